@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: compiled loops, the only package that imports Numba."""

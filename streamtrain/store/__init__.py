@@ -1,0 +1,1 @@
+"""Bytes on disk: the dataset's format, its manifest, and what reads and writes it."""

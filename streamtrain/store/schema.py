@@ -1,0 +1,153 @@
+"""What a dataset's columns are: names, roles, kinds and statistics.
+
+Frozen values that the manifest and the model file both keep, so that training
+and scoring see one definition.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MISSING_CODE = 0
+"""Code of a missing category."""
+RARE_CODE = 1
+"""Code of a category that was rare in, or absent from, the train split."""
+FIRST_CODE = 2
+"""Code of the most frequent category; its vocabulary row is 0."""
+
+QUANTILE_PROBABILITIES = tuple(i / 64 for i in range(65))
+"""Where the quantiles of `NumericStatistics` lie."""
+
+DEFAULT_MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-nan", "#N/A")
+"""Cells that read as missing unless --missing says otherwise."""
+
+
+class NumericStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Statistics of one numeric column over the train split.
+
+    `mean`, `std` (population), `minimum`, `maximum` are over the `count` values
+    present; all are 0 when there is none. `quantiles` are estimates at
+    `QUANTILE_PROBABILITIES` from a uniform sample of rows.
+    """
+
+    count: int
+    missing: int
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    quantiles: tuple[float, ...] = ()
+
+
+class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One feature column.
+
+    Parameters
+    ----------
+    name : str
+        As in the source.
+    kind : {"numeric", "categorical"}
+        Float32 values with NaN for missing, or int32 codes.
+    statistics : NumericStatistics or None
+        Of a numeric column.
+    cardinality : int
+        Number of codes of a categorical column, with 0 (missing) and 1 (rare);
+        0 for a numeric one.
+    vocabulary_digest : str
+        Digest of the categories and counts in code order.
+    missing, rare : int
+        Rows of the train split that took code 0 and code 1.
+    """
+
+    name: str
+    kind: Literal["numeric", "categorical"]
+    statistics: NumericStatistics | None = None
+    cardinality: int = 0
+    vocabulary_digest: str = ""
+    missing: int = 0
+    rare: int = 0
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The target column and the task guessed from it.
+
+    Parameters
+    ----------
+    name : str
+    task : {"binary", "classes", "regression"}
+        Two distinct values; a few text or integer values; anything else.
+    classes : tuple of str
+        The distinct values as text in sort order (numeric order for numbers);
+        for a binary task the last is positive. Empty for many numeric values.
+    values : tuple of float
+        What the shards hold for each class: the number itself for a numeric
+        target, the class index for a text one. Same length as `classes`.
+    is_text : bool
+        Whether the source held text; then only class tasks are possible.
+    counts : tuple of int
+        Rows of the train split in each class.
+    statistics : NumericStatistics
+        Of what the shards hold.
+    run_length : float
+        Mean length of runs of equal targets in source order: a large value
+        says that the source is sorted by target.
+    """
+
+    name: str
+    task: Literal["binary", "classes", "regression"]
+    classes: tuple[str, ...]
+    values: tuple[float, ...]
+    is_text: bool
+    counts: tuple[int, ...]
+    statistics: NumericStatistics
+    run_length: float
+
+
+class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything needed to turn raw rows into a model's input.
+
+    Parameters
+    ----------
+    columns : tuple of Column
+        Features in source order. In shards, numeric ones come first, then
+        categorical ones, each in this order, then target, weight, exposure.
+    target : Target
+    weight, exposure : str or None
+        Column of row weights and of exposures.
+    weight_statistics, exposure_statistics : NumericStatistics or None
+    missing : tuple of str
+        Cells that read as missing.
+    header : bool
+        Whether the source named its columns; otherwise names are positions.
+    delimiter : str
+        Of the text sources that were ingested, "" for others.
+    """
+
+    columns: tuple[Column, ...]
+    target: Target
+    weight: str | None = None
+    weight_statistics: NumericStatistics | None = None
+    exposure: str | None = None
+    exposure_statistics: NumericStatistics | None = None
+    missing: tuple[str, ...] = DEFAULT_MISSING
+    header: bool = True
+    delimiter: str = ","
+
+    @property
+    def numeric(self) -> tuple[Column, ...]:
+        """The D numeric features, in shard order."""
+        return tuple(c for c in self.columns if c.kind == "numeric")
+
+    @property
+    def categorical(self) -> tuple[Column, ...]:
+        """The F categorical features, in shard order."""
+        return tuple(c for c in self.columns if c.kind == "categorical")
+
+    @property
+    def value_names(self) -> tuple[str, ...]:
+        """Names of the stored columns, in shard order: every one is 4 bytes a row."""
+        extra = [name for name in (self.weight, self.exposure) if name is not None]
+        features = [c.name for c in self.numeric] + [c.name for c in self.categorical]
+        return (*features, self.target.name, *extra)
