@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -33,14 +34,14 @@ from streamtrain.store.schema import Schema
 MAX_BLOCK_ROWS = 16_384
 """Arrow starts a new page after 20,000 rows; a block must be one page."""
 _SHARD_BYTES = 128 << 20
-_MAGIC_BYTES = 4
+_BUFFER_BYTES = 4 << 20
 
 
 class _HashingFile(io.RawIOBase):
     """An append-only file that digests what passes, for the file and for each block."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=1 << 20)
+        self._file = path.open("xb", buffering=0)
         self.path = path
         self.position = 0
         self.whole = xxhash.xxh3_128()
@@ -51,7 +52,11 @@ class _HashingFile(io.RawIOBase):
 
     def write(self, data: object) -> int:
         view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        self._file.write(view)
+        if self._file.closed:
+            return len(view)  # abandoned: Arrow still empties its buffer as it goes
+        rest = view
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self.whole.update(view)
         self.block.update(view)
         self.position += len(view)
@@ -60,8 +65,12 @@ class _HashingFile(io.RawIOBase):
     def tell(self) -> int:
         return self.position
 
+    def flush(self) -> None:
+        # Arrow calls this when it is closing, too.
+        if not self._file.closed:
+            self._file.flush()
+
     def finish(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
@@ -71,6 +80,13 @@ class _HashingFile(io.RawIOBase):
             with contextlib.suppress(OSError):
                 self._file.close()
         super().close()
+
+
+def _finish(file: _HashingFile) -> None:
+    try:
+        file.finish()
+    except OSError as error:
+        raise durable.as_stream_error(error, file.path) from error
 
 
 def arrow_schema(schema: Schema) -> pa.Schema:
@@ -100,24 +116,41 @@ class ShardWriter:
         From `arrow_schema`.
     block_rows : int
         Rows of every block but the last.
+    on_block : callable or None
+        Receives every block before it is written: (k, n) int32, the bits of its values.
 
     Notes
     -----
-    Shards end at the first block that brings them to 128 MiB, so their
+    Rows arrive through `append`, or are written in place: columns `n_filled` and
+    on of `matrix`, then `advance`. Shards end at the first block that brings them to 128 MiB, so their
     boundaries depend on the rows alone.
     """
 
-    def __init__(self, folder: Path, split: str, schema: pa.Schema, *, block_rows: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        schema: pa.Schema,
+        *,
+        block_rows: int,
+        on_block: Callable[[npt.NDArray[np.int32]], None] | None = None,
+    ) -> None:
         if not 0 < block_rows <= MAX_BLOCK_ROWS:
             raise StreamtrainError(f"a block of {block_rows} rows is not possible")
         self._folder = folder
         self._split = split
         self._schema = schema
         self._block_rows = block_rows
-        self._buffers: list[npt.NDArray[np.generic]] = [
-            np.empty(block_rows, field.type.to_pandas_dtype()) for field in schema
+        self._on_block = on_block
+        self.matrix: npt.NDArray[np.int32] = np.empty((len(schema), block_rows), np.int32)
+        self._columns = [
+            row.view(field.type.to_pandas_dtype())
+            for row, field in zip(self.matrix, schema, strict=True)
         ]
-        self._n_buffered = 0
+        self.n_filled = 0
+        # A shard is synced while the next one is being written.
+        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync-shard")
+        self._synced: Future[None] | None = None
         self._file: _HashingFile | None = None
         self._writer: pq.ParquetWriter | None = None
         self._blocks: list[Block] = []
@@ -134,8 +167,8 @@ class ShardWriter:
     ) -> None:
         if kind is None:
             self.close()
-        elif self._file is not None:
-            self._file.close()
+        else:
+            self.abandon()
 
     def append(self, columns: Sequence[npt.NDArray[np.generic]]) -> None:
         """Append rows, one contiguous 1-D array for each column, in schema order.
@@ -148,23 +181,42 @@ class ShardWriter:
         n = len(columns[0])
         done = 0
         while done < n:
-            take = min(n - done, self._block_rows - self._n_buffered)
-            for buffer, column in zip(self._buffers, columns, strict=True):
-                buffer[self._n_buffered : self._n_buffered + take] = column[done : done + take]
-            self._n_buffered += take
+            take = min(n - done, self._block_rows - self.n_filled)
+            for buffer, column in zip(self._columns, columns, strict=True):
+                buffer[self.n_filled : self.n_filled + take] = column[done : done + take]
+            self.advance(take)
             done += take
-            if self._n_buffered == self._block_rows:
-                self._write_block()
+
+    def advance(self, n: int) -> None:
+        """Take note that `n` more columns of `matrix` are filled; a full block is written."""
+        self.n_filled += n
+        if self.n_filled == self._block_rows:
+            self._write_block()
 
     def close(self) -> None:
         """Write what is left and make every shard durable."""
-        if self._n_buffered:
+        if self.n_filled:
             self._write_block()
         if self._writer is not None:
             self._close_shard()
+        self._wait_for_sync()
+        self._syncing.shutdown()
+
+    def abandon(self) -> None:
+        """Close the open file and leave what was written as it is."""
+        if self._file is not None:
+            self._file.close()
+        self._syncing.shutdown()
+
+    def _wait_for_sync(self) -> None:
+        if self._synced is not None:
+            self._synced.result()
+            self._synced = None
 
     def _write_block(self) -> None:
-        n = self._n_buffered
+        n = self.n_filled
+        if self._on_block is not None:
+            self._on_block(self.matrix[:, :n])
         try:
             if self._writer is None:
                 self._open_shard()
@@ -173,10 +225,11 @@ class ShardWriter:
             start = self._file.position
             self._file.block.reset()
             table = pa.Table.from_arrays(
-                [pa.array(buffer[:n]) for buffer in self._buffers], schema=self._schema
+                [pa.array(column[:n], from_pandas=False) for column in self._columns],
+                schema=self._schema,
             )
             self._writer.write_table(table, row_group_size=n)
-            # Arrow writes the magic with the first row group or before: it is no part of a block.
+            self._sink.flush()
             if start == 0:
                 raise StreamtrainError("the Parquet writer no longer starts with its magic")
         except OSError as error:
@@ -184,7 +237,7 @@ class ShardWriter:
         self._blocks.append(
             Block(n, start, self._file.position - start, self._file.block.hexdigest())
         )
-        self._n_buffered = 0
+        self.n_filled = 0
         if self._file.position >= _SHARD_BYTES:
             self._close_shard()
 
@@ -192,8 +245,13 @@ class ShardWriter:
         folder = self._folder / self._split
         folder.mkdir(exist_ok=True)
         self._file = _HashingFile(folder / f"part-{len(self.shards):05d}.parquet")
+        # One large write for a block: Arrow alone writes each page and header by itself.
+        block_bytes = len(self._schema) * (4 * self._block_rows + 256)
+        self._sink = pa.BufferedOutputStream(
+            pa.PythonFile(self._file, mode="w"), min(block_bytes, _BUFFER_BYTES)
+        )
         self._writer = pq.ParquetWriter(
-            pa.PythonFile(self._file, mode="w"),
+            self._sink,
             self._schema,
             compression="none",
             use_dictionary=False,
@@ -202,6 +260,7 @@ class ShardWriter:
             data_page_size=1 << 30,
             version="2.6",
         )
+        self._sink.flush()  # the magic: it is no part of a block
 
     def _close_shard(self) -> None:
         file, writer = self._file, self._writer
@@ -209,10 +268,13 @@ class ShardWriter:
         assert writer is not None
         try:
             writer.close()
-            file.finish()
+            self._sink.flush()
+            file.flush()
+            self._check_layout(pq.read_metadata(file.path))
+            self._wait_for_sync()
+            self._synced = self._syncing.submit(_finish, file)
         except OSError as error:
             raise durable.as_stream_error(error, file.path) from error
-        self._check_layout(pq.read_metadata(file.path))
         self.shards.append(
             Shard(
                 name=f"{self._split}/{file.path.name}",

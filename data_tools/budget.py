@@ -1,0 +1,120 @@
+"""Ingest's memory, part by part, before a row is read."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from data_tools.csv_source import BUFFER_BYTES
+from data_tools.partitions import MAX_BITS
+from streamtrain import memory
+
+_MIN_CELLS, _MAX_CELLS = 1 << 18, 1 << 20
+_MIN_TABLES = 8 << 20
+_MIN_PART, _MAX_PART = 4 << 20, 64 << 20
+_SLACK = 16 << 20
+"""Allocator fragments, Python's own objects, thread stacks."""
+_ROW_BYTES = 64
+"""Masks, keys and parsed numbers of a row in pass 1."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+
+def tame_allocator() -> None:
+    """Ask glibc for few arenas and to return large blocks at once; elsewhere do nothing."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 20)
+    except (OSError, AttributeError):
+        return
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What each part of ingest may use, in bytes unless said otherwise.
+
+    Parameters
+    ----------
+    n_threads : int
+    max_cells : int
+        Cells that a thread splits at once.
+    tables : int
+        All category tables together.
+    part : int
+        One loaded part of a partition; two exist at a time.
+    bits : int
+        log2 of the number of partitions.
+    """
+
+    n_threads: int
+    max_cells: int
+    tables: int
+    part: int
+    bits: int
+
+
+def plan_memory(
+    budget: int, *, n_threads: int, n_columns: int, has_text: bool, row_estimate: float, block_rows: int
+) -> MemoryPlan:
+    """Divide the budget; kernels are loaded, so that what is resident now is the base.
+
+    Parameters
+    ----------
+    budget : int
+    n_threads : int
+        Wanted; fewer are used where memory is short.
+    n_columns : int
+        Stored columns.
+    has_text : bool
+        Whether there are category tables.
+    row_estimate : float
+        Rows of all sources.
+    block_rows : int
+
+    Raises
+    ------
+    BudgetError
+        If the least that can work does not fit.
+    """
+    base = memory.resident_bytes() + _SLACK
+    writers = 3 * 4 * block_rows * 4 * n_columns
+
+    def worker(max_cells: int) -> int:
+        rows = max_cells // max(n_columns, 8)
+        return max_cells * 16 + rows * _ROW_BYTES
+
+    def parts(threads: int, cells: int, tables: int, part: int) -> dict[str, int]:
+        reading = (threads + 1) * BUFFER_BYTES + threads * worker(cells) + tables
+        writing = 2 * part + writers + tables // 4
+        return {
+            "interpreter and compiled kernels": base,
+            "pieces of text": (threads + 1) * BUFFER_BYTES,
+            "threads": threads * worker(cells),
+            "category tables and shuffle": max(reading, writing)
+            - (threads + 1) * BUFFER_BYTES
+            - threads * worker(cells),
+        }
+
+    least_tables = _MIN_TABLES if has_text else 0
+    while n_threads > 1 and sum(parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART).values()) > budget:
+        n_threads -= 1
+    memory.require(
+        budget,
+        parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART),
+        remedy="raise --memory",
+        what="ingest",
+    )
+    cells = _MAX_CELLS
+    while cells > _MIN_CELLS and sum(parts(n_threads, cells, least_tables, _MIN_PART).values()) > budget:
+        cells //= 2
+    free = budget - base - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
+    # A table's arrays double: for a moment the old one and the new are there.
+    tables = max(least_tables, free * 2 // 3) if has_text else 0
+    part = min(max((budget - base - writers - tables // 4) // 3, _MIN_PART), _MAX_PART)
+    total = row_estimate * (4 * n_columns + 8 + 33)
+    bits = 0
+    while bits < MAX_BITS and total / (1 << bits) > part / 2:
+        bits += 1
+    return MemoryPlan(n_threads, cells, tables, part, bits)

@@ -1,0 +1,143 @@
+"""Which column plays which role, and what is kept of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from data_tools.options import IngestOptions
+from streamtrain.config import nearest
+from streamtrain.errors import SchemaError
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The columns that the options name, as the source names them."""
+
+    target: str
+    weight: str | None
+    exposure: str | None
+    split_by: str | None
+    numeric: frozenset[str]
+    categorical: frozenset[str]
+    features: tuple[str, ...]
+
+
+def find_column(name: str, columns: Sequence[str], *, header: bool, option: str) -> str:
+    """Return the column that an option names.
+
+    Raises
+    ------
+    SchemaError
+        If there is none, with the nearest name.
+    """
+    if name in columns:
+        return name
+    if not header and name.startswith("-") and name[1:].isdigit() and 0 < int(name[1:]) <= len(columns):
+        return columns[int(name)]
+    what = f"no column {name!r}{nearest(name, columns)}"
+    if not header:
+        raise SchemaError(what, where=option, remedy=f"columns are numbered 0 to {len(columns) - 1}")
+    shown = ", ".join(repr(c) for c in columns[:12]) + (", ..." if len(columns) > 12 else "")
+    raise SchemaError(what, where=option, remedy=f"the columns are {shown}")
+
+
+def resolve_roles(options: IngestOptions, columns: Sequence[str]) -> Roles:
+    """Check every column that the options name.
+
+    Raises
+    ------
+    SchemaError
+        If a column is not there, plays two roles, or no feature is left.
+    """
+
+    def one(name: str | None, option: str) -> str | None:
+        return None if name is None else find_column(name, columns, header=options.header, option=option)
+
+    def several(names: Collection[str], option: str) -> frozenset[str]:
+        return frozenset(find_column(n, columns, header=options.header, option=option) for n in names)
+
+    target = find_column(options.target, columns, header=options.header, option="--target")
+    weight, exposure = one(options.weight, "--weight"), one(options.exposure, "--exposure")
+    numeric = several(options.numeric, "--numeric")
+    categorical = several(options.categorical, "--categorical")
+    drop = several(options.drop, "--drop")
+    both = sorted(numeric & categorical)
+    if both:
+        raise SchemaError(f"column {both[0]!r} cannot be numeric and categorical", where="--numeric")
+    others = [name for name in (target, weight, exposure) if name is not None]
+    for name in others:
+        if others.count(name) > 1:
+            raise SchemaError(f"column {name!r} cannot play two roles", where="--target")
+        if name in drop:
+            raise SchemaError(f"column {name!r} is needed", where="--drop")
+    features = tuple(c for c in columns if c not in drop and c not in others)
+    if not features:
+        raise SchemaError("no feature is left beside the target", where="--target")
+    return Roles(
+        target=target,
+        weight=weight,
+        exposure=exposure,
+        split_by=one(options.split_by, "--split-by"),
+        numeric=numeric,
+        categorical=categorical,
+        features=features,
+    )
+
+
+@dataclass(frozen=True)
+class ColumnPlan:
+    """What is parsed, and in which order it is stored.
+
+    Parameters
+    ----------
+    numeric, categorical : tuple of str
+        Features, in source order.
+    target : str
+    target_is_text : bool
+    weight, exposure, split_by : str or None
+    """
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    target: str
+    target_is_text: bool
+    weight: str | None
+    exposure: str | None
+    split_by: str | None
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Every stored column, in shard order."""
+        extra = [name for name in (self.weight, self.exposure) if name is not None]
+        return (*self.numeric, *self.categorical, self.target, *extra)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every column that is parsed: the stored ones, then split_by if it is another."""
+        extra = () if self.split_by is None or self.split_by in self.stored else (self.split_by,)
+        return (*self.stored, *extra)
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Positions in `stored` of the columns that are numbered by a string table."""
+        first, n = len(self.numeric), len(self.categorical)
+        return (*range(first, first + n), *((first + n,) if self.target_is_text else ()))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Positions in `stored` of the columns that are parsed as numbers."""
+        return tuple(i for i in range(len(self.stored)) if i not in set(self.text))
+
+
+def plan_columns(roles: Roles, is_number: dict[str, bool]) -> ColumnPlan:
+    """Return the plan for roles and the kinds found: `is_number` of features and target."""
+    return ColumnPlan(
+        numeric=tuple(c for c in roles.features if is_number[c]),
+        categorical=tuple(c for c in roles.features if not is_number[c]),
+        target=roles.target,
+        target_is_text=not is_number[roles.target],
+        weight=roles.weight,
+        exposure=roles.exposure,
+        split_by=roles.split_by,
+    )

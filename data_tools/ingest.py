@@ -1,0 +1,371 @@
+"""Sources to a dataset: plan, pass 1, pass 2, manifest, commit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from data_tools.budget import MemoryPlan, plan_memory, tame_allocator
+from data_tools.byte_stream import check_encoding
+from data_tools.columns import ColumnPlan, Roles, plan_columns, resolve_roles
+from data_tools.csv_source import CsvOptions
+from data_tools.infer import infer_numbers
+from data_tools.options import IngestOptions
+from data_tools.partitions import Partitions
+from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
+from data_tools.pass_two import PassTwoResult, Remap, write_shards
+from data_tools.rejects import RejectFile
+from data_tools.report import IngestReport, Listener
+from data_tools.source import Source
+from data_tools.sources import open_sources
+from data_tools.target import Task, decide_task
+from data_tools.warm_up import warm_up
+from streamtrain import durable, memory
+from streamtrain.errors import OutputError, SourceError, StreamtrainError, UsageError
+from streamtrain.kernels._jit import compile_seconds
+from streamtrain.seeds import derive_key
+from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
+from streamtrain.store.manifest import Source as SourceEntry
+from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
+from streamtrain.store.shards import MAX_BLOCK_ROWS
+from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
+
+_SHUFFLED_BLOCK_ROWS, _ORDERED_BLOCK_ROWS = 8192, 512
+_REJECTED = "rejected/part-00000.csv"
+
+
+def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> IngestReport:
+    """Turn sources into a dataset.
+
+    Parameters
+    ----------
+    options : IngestOptions
+    listen : callable
+        Receives `Progress`, and messages as text.
+
+    Returns
+    -------
+    IngestReport
+
+    Raises
+    ------
+    StreamtrainError
+        See section 12 of the design; nothing is left behind then.
+    """
+    start = time.monotonic()
+    out = Path(options.out)
+    _check(options, out)
+    tame_allocator()
+    pa.set_memory_pool(pa.system_memory_pool())
+    warm_up()
+    with durable.staging_directory(out) as staging:
+        work = _Ingest(options, out, staging, listen)
+        manifest, first = work.run()
+        durable.commit_directory(staging / "dataset", out, replace=options.overwrite)
+    shards = [shard for group in manifest.splits.values() for shard in group]
+    return IngestReport(
+        rows_read=sum(s.rows_read for s in manifest.sources),
+        rows_written=sum(s.rows_written for s in manifest.sources),
+        rows_rejected=sum(s.rows_rejected for s in manifest.sources),
+        rows_blank=sum(s.rows_blank for s in manifest.sources),
+        splits={name: manifest.n_rows(name) for name in manifest.splits},
+        shards=len(shards),
+        bytes=sum(shard.n_bytes for shard in shards),
+        seconds=time.monotonic() - start,
+        peak_rss_bytes=memory.peak_resident_bytes(),
+        fingerprint=manifest.fingerprint,
+        source_bytes=sum(s.n_bytes for s in manifest.sources),
+        target=manifest.schema.target.name,
+        task=manifest.schema.target.task,
+        classes=list(manifest.schema.target.classes),
+        numeric=len(manifest.schema.numeric),
+        categorical=len(manifest.schema.categorical),
+        reasons=manifest.reject_reasons,
+        pruned={name: t.floor for name, t in first.tables.items() if t.floor},
+        compile_seconds=compile_seconds(),
+    )
+
+
+def _check(options: IngestOptions, out: Path) -> None:
+    if options.delimiter is not None and (
+        len(options.delimiter) != 1 or options.delimiter in '"\r\n\0' or ord(options.delimiter) > 127
+    ):
+        raise UsageError(f"{options.delimiter!r} is not a delimiter", where="--delimiter")
+    check_encoding(options.encoding)
+    if options.block_rows is not None and not 1 <= options.block_rows <= MAX_BLOCK_ROWS:
+        raise UsageError(
+            f"{options.block_rows} is not between 1 and {MAX_BLOCK_ROWS}", where="--block-rows"
+        )
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise OutputError("exists and is not a directory", where=str(out))
+    if out.is_dir() and any(out.iterdir()) and not options.overwrite:
+        raise OutputError("exists already", where=str(out), remedy="give --overwrite to replace it")
+
+
+class _Ingest:
+    def __init__(
+        self, options: IngestOptions, out: Path, staging: Path, listen: Listener
+    ) -> None:
+        self._options = options
+        self._out = out
+        self._staging = staging
+        self._folder = staging / "dataset"
+        self._listen = listen
+        default = _SHUFFLED_BLOCK_ROWS if options.shuffle else _ORDERED_BLOCK_ROWS
+        self._block_rows = options.block_rows or default
+
+    def run(self) -> tuple[Manifest, PassOneResult]:
+        options = self._options
+        dialect = CsvOptions(options.delimiter, options.header, check_encoding(options.encoding))
+        sources = open_sources(
+            options.sources, dialect, spool=self._staging / "stdin", out=self._out
+        )
+        roles = resolve_roles(options, sources[0].columns)
+        from streamtrain.store.string_table import MissingTexts
+
+        missing = MissingTexts(options.missing)
+        is_number, record_bytes = infer_numbers(sources, roles, missing)
+        while True:
+            columns = plan_columns(roles, is_number)
+            plan = self._plan(sources, columns, record_bytes)
+            try:
+                first, partitions = self._pass_one(sources, roles, columns, missing, plan)
+                break
+            except NotNumbersError as error:
+                for name in error.columns:
+                    is_number[name] = False
+                names = ", ".join(repr(name) for name in error.columns)
+                self._listen(f"{names}: not numbers after all, read again as categories")
+                shutil.rmtree(self._folder)
+                shutil.rmtree(self._staging / "partitions")
+        if first.n_written == 0:
+            raise SourceError(
+                f"no row can be used: {self._first_reject}",
+                where=sources[0].name,
+                remedy="check --delimiter, --no-header, --encoding and --target",
+            )
+        return self._pass_two(sources, columns, plan, first, partitions), first
+
+    def _plan(
+        self, sources: Sequence[Source], columns: ColumnPlan, record_bytes: float
+    ) -> MemoryPlan:
+        text_bytes = sum(source.n_bytes * source.expansion() for source in sources)
+        budget = self._options.memory or memory.default_budget()
+        return plan_memory(
+            budget,
+            n_threads=self._options.threads or len(os.sched_getaffinity(0)),
+            n_columns=len(columns.stored),
+            has_text=bool(columns.text),
+            row_estimate=text_bytes / max(record_bytes, 1.0),
+            block_rows=self._block_rows,
+        )
+
+    def _pass_one(
+        self,
+        sources: Sequence[Source],
+        roles: Roles,
+        columns: ColumnPlan,
+        missing: object,
+        plan: MemoryPlan,
+    ) -> tuple[PassOneResult, Partitions]:
+        options = self._options
+        self._folder.mkdir()
+        rejects = RejectFile(self._folder / _REJECTED, fail=options.on_bad_row == "fail")
+        partitions = Partitions(
+            self._staging / "partitions",
+            bits=plan.bits if options.shuffle else 0,
+            n_columns=len(columns.stored),
+        )
+        valid = options.splits.get("valid", 0.0)
+        limits = [valid, valid + options.splits.get("test", 0.0)]
+        draw = Draw(
+            split_key=derive_key("ingest split", options.seed),
+            shuffle_key=derive_key("ingest shuffle", options.seed),
+            limits=np.array([min(int(x * 2.0**64), 2**64 - 1) for x in limits], np.uint64),
+            shuffled=options.shuffle,
+        )
+        self._draw = draw
+        declared = {*roles.numeric, *(n for n in (roles.weight, roles.exposure) if n)}
+        try:
+            first = PassOne(
+                sources,
+                columns,
+                declared=frozenset(declared),
+                missing=missing,  # type: ignore[arg-type]
+                plan=plan,
+                draw=draw,
+                partitions=partitions,
+                rejects=rejects,
+                listen=self._listen,
+            ).run()
+        finally:
+            partitions.close()
+        self._has_rejects = rejects.close()
+        self._first_reject = rejects.first
+        return first, partitions
+
+    def _pass_two(
+        self,
+        sources: Sequence[Source],
+        columns: ColumnPlan,
+        plan: MemoryPlan,
+        first: PassOneResult,
+        partitions: Partitions,
+    ) -> Manifest:
+        options = self._options
+        task = decide_task(
+            first.target, columns.target, is_text=columns.target_is_text, positive=options.positive
+        )
+        files: dict[str, str] = {}
+        remaps: list[Remap] = []
+        digests: list[tuple[int, str]] = []
+        for name in columns.categorical:
+            table = first.tables[name]
+            ids, counts, offsets, data = table.ranked(
+                at_least=options.rare, at_most=options.max_categories
+            )
+            vocabulary = Vocabulary(offsets, data[: offsets[-1]])
+            path, digest = write_vocabulary(self._folder, name, vocabulary, counts)
+            files[path] = digest
+            digests.append((vocabulary.cardinality, vocabulary_digest(vocabulary, counts)))
+            remaps.append(Remap(ids, table.n_ids))
+            table.clear()
+        if self._has_rejects:
+            files[_REJECTED] = _file_digest(self._folder / _REJECTED)
+        schema = pa.schema(
+            [
+                pa.field(
+                    name,
+                    pa.int32() if name in columns.categorical else pa.float32(),
+                    nullable=False,
+                )
+                for name in columns.stored
+            ]
+        )
+        second = write_shards(
+            partitions,
+            self._folder,
+            schema,
+            columns,
+            remaps=remaps,
+            target_remap=task.remap,
+            shuffle_key=self._draw.shuffle_key,
+            sample_key=derive_key("ingest sample", options.seed),
+            shuffled=options.shuffle,
+            block_rows=self._block_rows,
+            part_bytes=plan.part,
+            listen=self._listen,
+        )
+        entries = self._count_sources(sources, first)
+        n_rows = sum(shard.n_rows for group in second.shards.values() for shard in group)
+        if n_rows != first.n_written:
+            raise StreamtrainError(f"{n_rows} rows in shards, {first.n_written} were to be written")
+        if "train" not in second.shards:
+            raise SourceError(
+                f"none of the {n_rows:,} rows is in the train split",
+                where="--split",
+                remedy="leave more rows to train on",
+            )
+        manifest = Manifest(
+            format_version=FORMAT_VERSION,
+            format="parquet",
+            schema=self._schema(sources, columns, task, first, second, digests),
+            splits=second.shards,
+            sources=entries,
+            files=files,
+            seed=options.seed,
+            shuffled=options.shuffle,
+            block_rows=self._block_rows,
+            split_fractions=dict(options.splits),
+            split_by=columns.split_by,
+            reject_reasons=dict(sorted(first.reasons.items())),
+        )
+        return write_manifest(self._folder, manifest)
+
+    def _count_sources(
+        self, sources: Sequence[Source], first: PassOneResult
+    ) -> tuple[SourceEntry, ...]:
+        entries = []
+        for source, count in zip(sources, first.counts, strict=True):
+            end = source.end()
+            entries.append(
+                SourceEntry(
+                    name=source.name,
+                    n_bytes=end.n_bytes,
+                    digest=end.digest,
+                    rows_read=count.read,
+                    rows_written=count.written,
+                    rows_rejected=count.rejected,
+                    rows_blank=count.blank + source.header_blank,
+                )
+            )
+            if count.read != count.written + count.rejected:
+                raise StreamtrainError(
+                    f"{count.read} rows read, {count.written} written and {count.rejected} rejected",
+                    where=source.name,
+                )
+        return tuple(entries)
+
+    def _schema(
+        self,
+        sources: Sequence[Source],
+        columns: ColumnPlan,
+        task: Task,
+        first: PassOneResult,
+        second: PassTwoResult,
+        digests: Sequence[tuple[int, str]],
+    ) -> Schema:
+        found: dict[str, Column] = {}
+        stats: list[NumericStatistics] = [
+            second.moments.statistics(c, second.sample.quantiles(c))
+            for c in range(len(columns.stored) - len(columns.categorical))
+        ]
+        for c, name in enumerate(columns.numeric):
+            found[name] = Column(name, "numeric", stats[c], missing=stats[c].missing)
+        for f, name in enumerate(columns.categorical):
+            cardinality, digest = digests[f]
+            found[name] = Column(
+                name,
+                "categorical",
+                cardinality=cardinality,
+                vocabulary_digest=digest,
+                missing=int(second.missing[f]),
+                rare=int(second.rare[f]),
+            )
+        rest = iter(stats[len(columns.numeric) :])
+        target = Target(
+            name=columns.target,
+            task=task.name,  # type: ignore[arg-type]
+            classes=task.classes,
+            values=task.values,
+            is_text=columns.target_is_text,
+            counts=task.counts,
+            statistics=next(rest),
+            run_length=first.target.run_length,
+        )
+        return Schema(
+            columns=tuple(found[name] for name in sources[0].columns if name in found),
+            target=target,
+            weight=columns.weight,
+            weight_statistics=next(rest) if columns.weight is not None else None,
+            exposure=columns.exposure,
+            exposure_statistics=next(rest) if columns.exposure is not None else None,
+            missing=self._options.missing,
+            header=self._options.header,
+            delimiter=sources[0].delimiter,
+        )
+
+
+def _file_digest(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()

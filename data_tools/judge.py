@@ -1,0 +1,96 @@
+"""Whether a row can be used: its cells parsed, its first fault named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.columns import ColumnPlan
+from data_tools.source import Records
+from streamtrain.kernels import numbers
+from streamtrain.store.string_table import MissingTexts, parse_cells
+
+
+class Scratch(Protocol):
+    """Memory for one column: values (n,) float64, status (n,) uint8, or more."""
+
+    values: npt.NDArray[np.float64]
+    status: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on a batch of records.
+
+    Parameters
+    ----------
+    good : (n,) uint8
+    reasons : dict of int to str
+        Of every record that is not good.
+    bad, present : (k,) int64
+        Cells of each stored column that are not numbers though they should be, and all present.
+    """
+
+    good: npt.NDArray[np.uint8]
+    reasons: dict[int, str]
+    bad: npt.NDArray[np.int64]
+    present: npt.NDArray[np.int64]
+
+
+def judge(
+    records: Records,
+    columns: ColumnPlan,
+    missing: MissingTexts,
+    stored: npt.NDArray[np.int32],
+    scratch: Scratch,
+) -> Judged:
+    """Parse the numbers of a batch and find the rows that cannot be used.
+
+    Parameters
+    ----------
+    records : Records
+    columns : ColumnPlan
+    missing : MissingTexts
+    stored : (k, n) int32
+        Rows of number columns are overwritten with the bits of float32 values.
+    scratch : Scratch
+
+    Returns
+    -------
+    Judged
+    """
+    n = records.n_records
+    names = columns.stored
+    target = len(columns.numeric) + len(columns.categorical)
+    usable = records.good
+    reasons = {r.record: r.reason for r in records.rejections}
+    bad = np.zeros(len(names), np.int64)
+    present = np.zeros(len(names), np.int64)
+    values, status = scratch.values[:n], scratch.status[:n]
+    for c in columns.numbers:
+        ok, wrong, infinite = parse_cells(records.cells[c], usable, missing, values, status)
+        bad[c], present[c] = wrong, ok + wrong + infinite
+        if wrong or infinite:
+            for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
+                what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
+                reasons.setdefault(int(i), f"{names[c]}: {what}")
+        if c >= target:
+            what = "missing target" if c == target else f"missing {names[c]}"
+            for i in np.flatnonzero((status == numbers.MISSING) & (usable != 0)):
+                reasons.setdefault(int(i), what)
+        if c > target:
+            for i in np.flatnonzero(values < 0):
+                reasons.setdefault(int(i), f"{names[c]}: negative")
+        stored[c].view(np.float32)[:] = values
+    if columns.target_is_text:
+        cells = records.cells[target]
+        for i in np.flatnonzero(missing.find(cells) & (usable != 0)):
+            reasons.setdefault(int(i), "missing target")
+    if not reasons:
+        return Judged(usable, reasons, bad, present)
+    good = usable.copy()
+    good[list(reasons)] = 0
+    return Judged(good, reasons, bad, present)

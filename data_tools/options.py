@@ -1,0 +1,84 @@
+"""What ingest is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from streamtrain.store.schema import DEFAULT_MISSING
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestOptions:
+    """Everything that `ingest` can be told.
+
+    Parameters
+    ----------
+    sources : tuple of str
+        Files, globs, or ``-`` for standard input.
+    out : Path
+        The dataset to write.
+    target : str
+        Column to predict. A column without a header is its position, and a
+        negative one counts from the end.
+    splits : dict of str to float
+        Share of the rows drawn for valid and test; the rest is train.
+    split_by : str or None
+        Rows with equal text in this column stay in one split.
+    weight, exposure : str or None
+        Columns of row weights and exposures: numbers, not negative.
+    numeric, categorical, drop : tuple of str
+        Declared columns; kinds of others are found from a sample.
+    header : bool
+        Whether the first line names the columns.
+    delimiter : str or None
+        None finds it from the first line.
+    encoding : str
+    missing : tuple of str
+        Cells that read as missing, spaces around them aside.
+    on_bad_row : {"reject", "fail"}
+    rare : int
+        Categories seen fewer times than this in the train split share one
+        code; 1 keeps all that were seen.
+    max_categories : int
+        Keep at most this many of a column, the most frequent.
+    positive : str or None
+        The positive class of a binary target.
+    shuffle : bool
+        Order rows at random over all sources; otherwise keep their order.
+    block_rows : int or None
+        Rows of a block; None is 8192 shuffled, 512 in order. More read
+        faster, fewer mix better when the order was kept.
+    memory : int or None
+        Bytes the process may use; None is half of what there is.
+    threads : int or None
+        None is the cores this process may use. Changes speed alone.
+    seed : int
+    overwrite : bool
+    """
+
+    sources: tuple[str, ...]
+    out: Path
+    target: str
+    splits: dict[str, float] = field(default_factory=lambda: {"valid": 0.1, "test": 0.1})
+    split_by: str | None = None
+    weight: str | None = None
+    exposure: str | None = None
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    header: bool = True
+    delimiter: str | None = None
+    encoding: str = "utf-8"
+    missing: tuple[str, ...] = DEFAULT_MISSING
+    on_bad_row: Literal["reject", "fail"] = "reject"
+    rare: int = 1
+    max_categories: int = 1_000_000
+    positive: str | None = None
+    shuffle: bool = True
+    block_rows: int | None = None
+    memory: int | None = None
+    threads: int | None = None
+    seed: int = 0
+    overwrite: bool = False

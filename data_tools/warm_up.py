@@ -1,0 +1,46 @@
+"""Load (or compile) every kernel of ingest before memory is planned."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_tools.csv_source import CsvSplitter
+from data_tools.partitions import ordinals_of
+from data_tools.source import Piece, PieceBuffer
+from data_tools.statistics import Moments
+from streamtrain.kernels import csv_rows, packing, strings
+from streamtrain.kernels.row_key import row_keys
+from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
+
+
+def warm_up() -> None:
+    """Call every kernel once, with the types that ingest uses."""
+    text = b'1,a\n"2",b\n'
+    buffer = PieceBuffer(13 << 20)
+    buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
+    csv_rows.last_record_end(buffer.data, 0, len(text), 44)
+    csv_rows.next_line(buffer.data, 0, len(text))
+    splitter = CsvSplitter(2, [0, 1], ",", max_cells=256)
+    records = next(splitter.split(Piece(0, buffer, 0, len(text), 0)))
+    n = records.n_records
+    missing = MissingTexts(["", "?"])
+    parse_cells(records.cells[0], records.good, missing, np.empty(n), np.empty(n, np.uint8))
+    table = StringTable()
+    stored = np.zeros((2, n), np.int32)
+    table.intern(records.cells[1], records.good, missing, stored[0])
+    table.ranked(at_least=0, at_most=9)
+    table.prune()
+    cells: TextCells = records.cells[1]
+    missing.find(cells)
+    ordinals, splits = np.arange(n, dtype=np.uint64), np.zeros(n, np.uint8)
+    strings.hash_cells(cells.data, cells.starts, cells.stops, ordinals.copy())
+    key = np.uint64(1)
+    packing.draw_splits(key, ordinals, np.zeros(2, np.uint64), splits)
+    row_keys(key, ordinals, ordinals.copy())
+    rows = np.zeros((n, 4), np.int32)
+    counts = np.zeros(1, np.int64)
+    packing.pack_rows(stored, np.arange(n), ordinals, splits, key, np.uint64(64), counts, rows)
+    ordinals_of(rows)
+    ordinals_of(rows[:, :2].copy())
+    packing.gather_columns(rows, np.arange(n), 0, n, stored, 0)
+    Moments(2).update(stored.view(np.float32))
