@@ -216,7 +216,7 @@ def main(out: Path, rows: int, seed: int, *, sort_by_target: bool, threads: int)
     \b
     Example:
         python -m data_tools.clicklog clicks.csv --rows 1000000
-    """  # noqa: D301 - click reads the \b
+    """
     try:
         log = write_clicklog(out, rows, seed=seed, sort_by_target=sort_by_target, threads=threads)
     except StreamtrainError as error:

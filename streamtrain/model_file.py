@@ -8,7 +8,6 @@ model.safetensors    parameters, and the categories of every field
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +22,11 @@ from streamtrain.errors import CheckpointError, NoInputError
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import layout_of
 from streamtrain.store.schema import FIRST_CODE, Schema
+from streamtrain.store.vocabulary import Vocabulary
 
 MODEL_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 _FORMAT_VERSION = 1
 _CHUNK = 1 << 22
-
-Categories = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]
-"""Offsets (k + 1,) and bytes of k categories, in code order."""
-
 
 class ModelHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """model.json.
@@ -66,12 +62,13 @@ class ModelFile:
     ----------
     header : ModelHeader
     parameters : (P,) float32
-    categories : tuple of (offsets, bytes), one for each categorical column
+    vocabularies : tuple of Vocabulary
+        One for each categorical column.
     """
 
     header: ModelHeader
     parameters: npt.NDArray[np.float32]
-    categories: tuple[Categories, ...]
+    vocabularies: tuple[Vocabulary, ...]
 
     @property
     def architecture(self) -> Architecture:
@@ -107,9 +104,9 @@ def save_model(folder: Path, model: ModelFile) -> None:
         If the disk is full, fails or refuses.
     """
     tensors: dict[str, npt.NDArray[np.generic]] = {"parameters": model.parameters}
-    for i, (offsets, data) in enumerate(model.categories):
-        tensors[f"categories.{i}.offsets"] = offsets
-        tensors[f"categories.{i}.bytes"] = data
+    for i, vocabulary in enumerate(model.vocabularies):
+        tensors[f"categories.{i}.offsets"] = vocabulary.offsets
+        tensors[f"categories.{i}.bytes"] = vocabulary.data
     final = folder / TENSORS_NAME
     temporary = folder / f".{TENSORS_NAME}.tmp"
     try:
@@ -164,8 +161,8 @@ def load_model_file(folder: Path) -> ModelFile:
             raise CheckpointError("does not match its digest in model.json", where=str(path))
         with safetensors.safe_open(path, framework="numpy") as file:
             parameters = file.get_tensor("parameters")
-            categories = tuple(
-                (
+            vocabularies = tuple(
+                Vocabulary(
                     file.get_tensor(f"categories.{i}.offsets"),
                     file.get_tensor(f"categories.{i}.bytes"),
                 )
@@ -180,17 +177,17 @@ def load_model_file(folder: Path) -> ModelFile:
         parameters.shape == (layout.n_parameters,)
         and parameters.dtype == np.float32
         and all(
-            _fits(c, n) for c, n in zip(categories, header.architecture.cardinalities, strict=True)
+            _fits(v, n) for v, n in zip(vocabularies, header.architecture.cardinalities, strict=True)
         )
         and parameters_digest(parameters) == header.parameters_digest
     )
     if not fits:
         raise CheckpointError("parameters and categories do not fit the schema", where=where)
-    return ModelFile(header, parameters, categories)
+    return ModelFile(header, parameters, vocabularies)
 
 
-def _fits(categories: Sequence[npt.NDArray[np.generic]], cardinality: int) -> bool:
-    offsets, data = categories
+def _fits(vocabulary: Vocabulary, cardinality: int) -> bool:
+    offsets, data = vocabulary.offsets, vocabulary.data
     return bool(
         offsets.shape == (cardinality - FIRST_CODE + 1,)
         and offsets.dtype == np.int64

@@ -56,7 +56,7 @@ class Model:
     def encoder(self) -> Encoder:
         """The encoders of raw rows, made at first use."""
         if self._encoder is None:
-            self._encoder = Encoder(self.schema, self.file.categories)
+            self._encoder = Encoder(self.schema, self.file.vocabularies)
         return self._encoder
 
     def scores(self, rows: EncodedRows) -> Floats:

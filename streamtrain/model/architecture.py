@@ -173,8 +173,8 @@ def row_losses(
     if architecture.loss == "softmax":
         top = wide.max(axis=1)
         total = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
-        chosen: npt.NDArray[np.float64] = wide[np.arange(len(wide)), target.astype(np.intp)]
-        return total - chosen
+        result: npt.NDArray[np.float64] = total - wide[np.arange(len(wide)), target.astype(np.intp)]
+        return result
     if architecture.loss == "squared":
         error = predictions(architecture, scores) - target.astype(np.float64)
         return error * error

@@ -22,7 +22,7 @@ from streamtrain.optim.optimizers import make_rule
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.reader.stream import check_batch_size
 from streamtrain.store.dataset import Dataset
-from streamtrain.store.vocabulary import read_categories
+from streamtrain.store.vocabulary import read_vocabulary
 from streamtrain.train import checkpoint as checkpoints
 from streamtrain.train.checkpoint import Checkpoint
 from streamtrain.train.loop import Event, Loop
@@ -259,7 +259,10 @@ class _Session:
             steps=state.progress.step,
             parameters_digest=digest,
         )
-        save_model(self._out, ModelFile(header, parameters, read_categories(dataset)))
+        vocabularies = tuple(
+            read_vocabulary(dataset.path, column) for column in dataset.schema.categorical
+        )
+        save_model(self._out, ModelFile(header, parameters, vocabularies))
         return {
             "event": "done",
             **loop.summary(),
