@@ -19,7 +19,6 @@ _ROW_BYTES = 64
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
-
 def tame_allocator() -> None:
     """Ask glibc for few arenas and to return large blocks at once; elsewhere do nothing."""
     try:
@@ -56,7 +55,13 @@ class MemoryPlan:
 
 
 def plan_memory(
-    budget: int, *, n_threads: int, n_columns: int, has_text: bool, row_estimate: float, block_rows: int
+    budget: int,
+    *,
+    n_threads: int,
+    n_columns: int,
+    has_text: bool,
+    row_estimate: float,
+    block_rows: int,
 ) -> MemoryPlan:
     """Divide the budget; kernels are loaded, so that what is resident now is the base.
 
@@ -98,7 +103,10 @@ def plan_memory(
         }
 
     least_tables = _MIN_TABLES if has_text else 0
-    while n_threads > 1 and sum(parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART).values()) > budget:
+    while (
+        n_threads > 1
+        and sum(parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART).values()) > budget
+    ):
         n_threads -= 1
     memory.require(
         budget,
@@ -107,7 +115,10 @@ def plan_memory(
         what="ingest",
     )
     cells = _MAX_CELLS
-    while cells > _MIN_CELLS and sum(parts(n_threads, cells, least_tables, _MIN_PART).values()) > budget:
+    while (
+        cells > _MIN_CELLS
+        and sum(parts(n_threads, cells, least_tables, _MIN_PART).values()) > budget
+    ):
         cells //= 2
     free = budget - base - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
     # A table's arrays double: for a moment the old one and the new are there.

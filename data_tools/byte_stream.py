@@ -141,7 +141,9 @@ class ByteStream:
                     break
         except UnicodeError as error:
             raise SourceError(
-                f"not {self._decoder_name()}: {error}", where=self._name, remedy="name another --encoding"
+                f"not {self._decoder_name()}: {error}",
+                where=self._name,
+                remedy="name another --encoding",
             ) from error
         except (OSError, pa.ArrowInvalid) as error:
             raise self._as_stream_error(error) from error

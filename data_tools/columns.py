@@ -33,11 +33,18 @@ def find_column(name: str, columns: Sequence[str], *, header: bool, option: str)
     """
     if name in columns:
         return name
-    if not header and name.startswith("-") and name[1:].isdigit() and 0 < int(name[1:]) <= len(columns):
+    if (
+        not header
+        and name.startswith("-")
+        and name[1:].isdigit()
+        and 0 < int(name[1:]) <= len(columns)
+    ):
         return columns[int(name)]
     what = f"no column {name!r}{nearest(name, columns)}"
     if not header:
-        raise SchemaError(what, where=option, remedy=f"columns are numbered 0 to {len(columns) - 1}")
+        raise SchemaError(
+            what, where=option, remedy=f"columns are numbered 0 to {len(columns) - 1}"
+        )
     shown = ", ".join(repr(c) for c in columns[:12]) + (", ..." if len(columns) > 12 else "")
     raise SchemaError(what, where=option, remedy=f"the columns are {shown}")
 
@@ -52,10 +59,16 @@ def resolve_roles(options: IngestOptions, columns: Sequence[str]) -> Roles:
     """
 
     def one(name: str | None, option: str) -> str | None:
-        return None if name is None else find_column(name, columns, header=options.header, option=option)
+        return (
+            None
+            if name is None
+            else find_column(name, columns, header=options.header, option=option)
+        )
 
     def several(names: Collection[str], option: str) -> frozenset[str]:
-        return frozenset(find_column(n, columns, header=options.header, option=option) for n in names)
+        return frozenset(
+            find_column(n, columns, header=options.header, option=option) for n in names
+        )
 
     target = find_column(options.target, columns, header=options.header, option="--target")
     weight, exposure = one(options.weight, "--weight"), one(options.exposure, "--exposure")
@@ -64,7 +77,9 @@ def resolve_roles(options: IngestOptions, columns: Sequence[str]) -> Roles:
     drop = several(options.drop, "--drop")
     both = sorted(numeric & categorical)
     if both:
-        raise SchemaError(f"column {both[0]!r} cannot be numeric and categorical", where="--numeric")
+        raise SchemaError(
+            f"column {both[0]!r} cannot be numeric and categorical", where="--numeric"
+        )
     others = [name for name in (target, weight, exposure) if name is not None]
     for name in others:
         if others.count(name) > 1:

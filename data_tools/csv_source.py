@@ -187,7 +187,9 @@ class CsvSource:
         names, after = self._first_record(head, begin, n)
         if self._options.header:
             self._header_lines += sum(
-                1 for i in range(begin, after) if head[i] == 10 or (head[i] == 13 and head[i + 1] != 10)
+                1
+                for i in range(begin, after)
+                if head[i] == 10 or (head[i] == 13 and head[i + 1] != 10)
             )
             begin = after
             if not text[begin:].strip(b"\r\n"):
@@ -224,7 +226,9 @@ class CsvSource:
             raise SourceError(
                 f"the first line cannot be read: {reason}",
                 where=self._name,
-                remedy="give --encoding latin-1 if it is older text" if status[0] == csv_rows.NOT_UTF8 else "",
+                remedy="give --encoding latin-1 if it is older text"
+                if status[0] == csv_rows.NOT_UTF8
+                else "",
             )
         names = [
             data[a:b].tobytes().decode() for a, b in zip(starts[:, 0], stops[:, 0], strict=True)

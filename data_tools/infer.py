@@ -37,9 +37,11 @@ def infer_numbers(
     present = dict.fromkeys(wanted, 0)
     bad = dict.fromkeys(wanted, 0)
     n_records = n_bytes = 0
-    chosen = sources if len(sources) <= _PLACES else [
-        sources[i * len(sources) // _PLACES] for i in range(_PLACES)
-    ]
+    chosen = (
+        sources
+        if len(sources) <= _PLACES
+        else [sources[i * len(sources) // _PLACES] for i in range(_PLACES)]
+    )
     for source in chosen:
         for records in source.sample(wanted, n_places=max(_PLACES // len(chosen), 1)):
             n = records.n_records

@@ -95,7 +95,9 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
 
 def _check(options: IngestOptions, out: Path) -> None:
     if options.delimiter is not None and (
-        len(options.delimiter) != 1 or options.delimiter in '"\r\n\0' or ord(options.delimiter) > 127
+        len(options.delimiter) != 1
+        or options.delimiter in '"\r\n\0'
+        or ord(options.delimiter) > 127
     ):
         raise UsageError(f"{options.delimiter!r} is not a delimiter", where="--delimiter")
     check_encoding(options.encoding)
@@ -110,9 +112,7 @@ def _check(options: IngestOptions, out: Path) -> None:
 
 
 class _Ingest:
-    def __init__(
-        self, options: IngestOptions, out: Path, staging: Path, listen: Listener
-    ) -> None:
+    def __init__(self, options: IngestOptions, out: Path, staging: Path, listen: Listener) -> None:
         self._options = options
         self._out = out
         self._staging = staging

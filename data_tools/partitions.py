@@ -55,7 +55,9 @@ class Partitions:
         try:
             folder.mkdir()
             for p in range(1 << bits):
-                self._files.append(os.open(self.path(p), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+                self._files.append(
+                    os.open(self.path(p), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                )
         except OSError as error:
             self.close()
             raise durable.as_stream_error(error, folder) from error
@@ -164,7 +166,9 @@ def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int3
             while view:
                 done = file.readinto(view)
                 if not done:
-                    raise DiskError("a temporary partition is shorter than written", where=str(path))
+                    raise DiskError(
+                        "a temporary partition is shorter than written", where=str(path)
+                    )
                 view = view[done:]
     except OSError as error:
         raise durable.as_stream_error(error, path) from error

@@ -154,7 +154,8 @@ class PassOne:
             free.put(PieceBuffer(BUFFER_BYTES))
         work: queue.SimpleQueue[tuple[int, Piece] | None] = queue.SimpleQueue()
         workers = [
-            threading.Thread(target=self._work, args=(work, free), name=f"ingest-{i}") for i in range(n)
+            threading.Thread(target=self._work, args=(work, free), name=f"ingest-{i}")
+            for i in range(n)
         ]
         for worker in workers:
             worker.start()
@@ -174,7 +175,9 @@ class PassOne:
         return self.result
 
     def _read(
-        self, work: queue.SimpleQueue[tuple[int, Piece] | None], free: queue.SimpleQueue[PieceBuffer]
+        self,
+        work: queue.SimpleQueue[tuple[int, Piece] | None],
+        free: queue.SimpleQueue[PieceBuffer],
     ) -> None:
         start = time.monotonic()
         total = sum(source.n_bytes for source in self._sources)
@@ -191,7 +194,9 @@ class PassOne:
             before += source.n_bytes
 
     def _work(
-        self, work: queue.SimpleQueue[tuple[int, Piece] | None], free: queue.SimpleQueue[PieceBuffer]
+        self,
+        work: queue.SimpleQueue[tuple[int, Piece] | None],
+        free: queue.SimpleQueue[PieceBuffer],
     ) -> None:
         worker = _Worker(self._sources, self._columns, self._plan.max_cells)
         while True:
@@ -335,7 +340,14 @@ class PassOne:
         counts = np.empty(1 << self._partitions.bits, np.int64)
         shift = 64 - self._partitions.bits
         packing.pack_rows(
-            stored, picks, ordinals, splits, np.uint64(self._draw.shuffle_key), np.uint64(shift), counts, rows
+            stored,
+            picks,
+            ordinals,
+            splits,
+            np.uint64(self._draw.shuffle_key),
+            np.uint64(shift),
+            counts,
+            rows,
         )
         self._partitions.write(rows, counts, first_row=-1 if self._draw.shuffled else first_row)
 
@@ -362,7 +374,7 @@ class _Worker:
         self.values: npt.NDArray[np.float64] = np.empty(n)
         self.status: npt.NDArray[np.uint8] = np.empty(n, np.uint8)
 
-    def split(self, piece: Piece):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def split(self, piece: Piece):  # type: ignore[no-untyped-def]
         """Yield the records of a piece."""
         if piece.source != self._source:
             source = self._sources[piece.source]

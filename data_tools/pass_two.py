@@ -124,7 +124,11 @@ def write_shards(
 
     writers = [
         ShardWriter(
-            folder, name, schema, block_rows=block_rows, on_block=on_train_block if name == "train" else None
+            folder,
+            name,
+            schema,
+            block_rows=block_rows,
+            on_block=on_train_block if name == "train" else None,
         )
         for name in SPLITS
     ]

@@ -41,7 +41,9 @@ def expand(names: Sequence[str]) -> list[str]:
         elif Path(name).is_file():
             found.append(name)
         elif Path(name).is_dir():
-            raise NoInputError("a directory, expected a file", where=name, remedy=f"try '{name}/*.csv'")
+            raise NoInputError(
+                "a directory, expected a file", where=name, remedy=f"try '{name}/*.csv'"
+            )
         elif Path(name).exists():
             found.append(name)
         else:
@@ -105,4 +107,6 @@ def _difference(first: Source, last: Source, *, header: bool) -> str:
     if n != m:
         return f"{n} columns, expected {m} as in {first.name}"
     pair = next((a, b) for a, b in zip(last.columns, first.columns, strict=True) if a != b)
-    return f"{'column' if header else 'position'} {pair[0]!r}, expected {pair[1]!r} as in {first.name}"
+    return (
+        f"{'column' if header else 'position'} {pair[0]!r}, expected {pair[1]!r} as in {first.name}"
+    )

@@ -39,15 +39,15 @@ class TargetCounter:
         self._n_runs += self._last is None or self._last != int(bits[0])
         self._last = int(bits[-1])
 
-    def update_numbers(
-        self, values: npt.NDArray[np.float32], train: npt.NDArray[np.bool_]
-    ) -> None:
+    def update_numbers(self, values: npt.NDArray[np.float32], train: npt.NDArray[np.bool_]) -> None:
         """Count numbers, those of train rows for the class counts."""
         if self.counts is None:
             return
         for value in np.unique(values).tolist():
             self.counts.setdefault(value, 0)
-        for value, n in zip(*(a.tolist() for a in np.unique(values[train], return_counts=True)), strict=True):
+        for value, n in zip(
+            *(a.tolist() for a in np.unique(values[train], return_counts=True)), strict=True
+        ):
             self.counts[value] += n
         if len(self.counts) > MAX_CLASSES:
             self.counts = None
@@ -80,7 +80,9 @@ class Task:
     remap: npt.NDArray[np.float32] | None
 
 
-def decide_task(counter: TargetCounter, column: str, *, is_text: bool, positive: str | None) -> Task:
+def decide_task(
+    counter: TargetCounter, column: str, *, is_text: bool, positive: str | None
+) -> Task:
     """Guess the task from the distinct values of all rows that are kept.
 
     Raises
@@ -98,7 +100,8 @@ def decide_task(counter: TargetCounter, column: str, *, is_text: bool, positive:
     if counts is None or (len(counts) > 2 and not _few_integers(counts)):
         if positive is not None:
             raise ConfigError(
-                f"the target {column!r} is not binary: it is a number to regress on", where="--positive"
+                f"the target {column!r} is not binary: it is a number to regress on",
+                where="--positive",
             )
         return Task("regression", (), (), (), None)
     values = sorted(counts)

@@ -143,7 +143,12 @@ class BudgetError(ConfigError):
     kind = "over_budget"
 
     def __init__(
-        self, message: str, *, where: str = "", remedy: str = "", parts: dict[str, int] | None = None
+        self,
+        message: str,
+        *,
+        where: str = "",
+        remedy: str = "",
+        parts: dict[str, int] | None = None,
     ) -> None:
         super().__init__(message, where=where, remedy=remedy)
         self.parts = dict(parts or {})

@@ -18,9 +18,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-F = TypeVar("F", bound=Callable[..., Any])
+from typing import Any
 
 # No reassociation across results that must match, but NaN and infinity stay
 # visible: `nnan` and `ninf` are left out, so a diverged loss is seen.
@@ -56,12 +54,13 @@ if CACHE_DIRECTORY is not None:
     os.environ["NUMBA_CACHE_DIR"] = str(CACHE_DIRECTORY)
 # Numba reads its environment when it is imported, so this import comes after.
 import numba  # noqa: E402
-from numba.core import event  # noqa: E402
+from numba.core import config, event  # noqa: E402
 
+numba_config: Any = config
 if CACHE_DIRECTORY is not None:
-    numba.config.CACHE_DIR = str(CACHE_DIRECTORY)
+    numba_config.CACHE_DIR = str(CACHE_DIRECTORY)
 
-JIT_DISABLED = bool(numba.config.DISABLE_JIT)
+JIT_DISABLED = bool(numba_config.DISABLE_JIT)
 
 
 class _CompileClock(event.Listener):
@@ -72,12 +71,12 @@ class _CompileClock(event.Listener):
         self._depth = 0
         self._start = 0.0
 
-    def on_start(self, event: Any) -> None:  # noqa: ARG002
+    def on_start(self, event: Any) -> None:
         if self._depth == 0:
             self._start = time.perf_counter()
         self._depth += 1
 
-    def on_end(self, event: Any) -> None:  # noqa: ARG002
+    def on_end(self, event: Any) -> None:
         self._depth -= 1
         if self._depth == 0:
             self.seconds += time.perf_counter() - self._start
@@ -92,26 +91,30 @@ def compile_seconds() -> float:
     return _CLOCK.seconds
 
 
-def kernel(function: F) -> F:
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel on its first call: nogil, cached, exact floating point order."""
     return _compiled(function, fastmath=False)
 
 
-def fast_kernel(function: F) -> F:
+def fast_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a kernel whose sums the compiler may reorder (never per thread count)."""
     return _compiled(function, fastmath=FASTMATH)
 
 
-def inline(function: F) -> F:
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a helper that kernels call, with the options of `fast_kernel`."""
-    return numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(function)  # type: ignore[no-any-return]
+    compiled: Callable[..., Any] = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(
+        function
+    )
+    return compiled
 
 
-def _compiled(function: F, *, fastmath: Any) -> F:
-    return numba.njit(  # type: ignore[no-any-return]
+def _compiled(function: Callable[..., Any], *, fastmath: Any) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = numba.njit(
         nogil=True,
         cache=CACHE_DIRECTORY is not None,
         fastmath=fastmath,
         error_model="numpy",
         boundscheck=False,
     )(function)
+    return compiled

@@ -198,7 +198,9 @@ def intern_cells(
                 if (
                     entries[e, 0] == word
                     and np.int64(place & _LENGTH) == length
-                    and (length <= 8 or same_tail(data, start, arena, np.int64(place >> _24), length))
+                    and (
+                        length <= 8 or same_tail(data, start, arena, np.int64(place >> _24), length)
+                    )
                 ):
                     found = e
                     break
@@ -281,7 +283,9 @@ def find_cells(data, starts, stops, first_bytes, offsets, texts, slots, entries,
                 if (
                     entries[e, 0] == word
                     and np.int64(place & _LENGTH) == length
-                    and (length <= 8 or same_tail(data, start, arena, np.int64(place >> _24), length))
+                    and (
+                        length <= 8 or same_tail(data, start, arena, np.int64(place >> _24), length)
+                    )
                 ):
                     code = e + 2
                     break

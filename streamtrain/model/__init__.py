@@ -1,1 +1,1 @@
-"""Of the model layer."""
+"""What is computed: architectures, their scores and losses, and metrics."""

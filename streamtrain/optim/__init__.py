@@ -1,1 +1,1 @@
-"""Of the optim layer."""
+"""How parameters move: optimizers' settings and state, and schedules of the rate."""

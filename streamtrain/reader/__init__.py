@@ -1,1 +1,1 @@
-"""Of the reader layer."""
+"""Which rows when: the order, windows filled from blocks, and batches."""

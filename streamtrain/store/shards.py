@@ -296,7 +296,9 @@ class ShardWriter:
             for c in range(len(self._schema)):
                 chunk = group.column(c)
                 plain &= chunk.data_page_offset == end and not chunk.has_dictionary_page
-                plain &= chunk.total_compressed_size == stride and chunk.compression == "UNCOMPRESSED"
+                plain &= (
+                    chunk.total_compressed_size == stride and chunk.compression == "UNCOMPRESSED"
+                )
                 end += chunk.total_compressed_size
             if not plain:
                 raise StreamtrainError(f"the Parquet writer's layout changed in row group {g}")

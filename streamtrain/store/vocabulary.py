@@ -23,7 +23,10 @@ from streamtrain.store.schema import FIRST_CODE, Column
 FOLDER = "vocabulary"
 _MAX_NAME_BYTES = 180
 _ARROW_SCHEMA = pa.schema(
-    [pa.field("category", pa.string(), nullable=False), pa.field("count", pa.int64(), nullable=False)]
+    [
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+    ]
 )
 
 
@@ -59,7 +62,11 @@ def vocabulary_digest(vocabulary: Vocabulary, counts: npt.NDArray[np.int64]) -> 
     """Return the xxh3-128 of categories and counts, hex."""
     digest = xxhash.xxh3_128()
     n_bytes = int(vocabulary.offsets[-1])
-    for array, kind in ((vocabulary.offsets, "<i8"), (vocabulary.data[:n_bytes], "u1"), (counts, "<i8")):
+    for array, kind in (
+        (vocabulary.offsets, "<i8"),
+        (vocabulary.data[:n_bytes], "u1"),
+        (counts, "<i8"),
+    ):
         digest.update(np.ascontiguousarray(array.astype(kind, copy=False)).data)
     return digest.hexdigest()
 
@@ -108,7 +115,9 @@ def write_vocabulary(
         )
     offsets = vocabulary.offsets.astype(np.int32)
     data = np.ascontiguousarray(vocabulary.data[: offsets[-1]])
-    strings = pa.StringArray.from_buffers(len(vocabulary), pa.py_buffer(offsets), pa.py_buffer(data))
+    strings = pa.StringArray.from_buffers(
+        len(vocabulary), pa.py_buffer(offsets), pa.py_buffer(data)
+    )
     table = pa.Table.from_arrays([strings, pa.array(counts)], schema=_ARROW_SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", store_schema=False)
@@ -135,7 +144,9 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
         table = pq.read_table(path, partitioning=None, memory_map=False).combine_chunks()
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ManifestError(
-            f"the vocabulary of {column.name!r} cannot be read", where=str(path), remedy="ingest again"
+            f"the vocabulary of {column.name!r} cannot be read",
+            where=str(path),
+            remedy="ingest again",
         ) from error
     if table.schema.names == ["category", "count"] and table.schema.types == _ARROW_SCHEMA.types:
         array = table.column(0).combine_chunks()

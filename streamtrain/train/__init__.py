@@ -1,1 +1,1 @@
-"""Of the train layer."""
+"""The loop that yields events, its checkpoints, and the directory of a run."""

@@ -1,0 +1,97 @@
+"""The evaluate command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure
+from streamtrain.cli.values import json_option, memory_option, threads_option
+from streamtrain.errors import ConfigError, NoInputError
+
+
+@click.command(short_help="Measure a model on a split or on raw files.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, metavar="[DATASET | SOURCE...]")
+@click.option(
+    "--split", metavar="NAME", show_default="test", help="train, valid or test of a dataset."
+)
+@memory_option
+@threads_option
+@json_option
+def evaluate(
+    run: Path,
+    sources: tuple[str, ...],
+    *,
+    split: str | None,
+    memory: int | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Measure the model of RUN on a dataset's split, or on raw files with a target.
+
+    Without a dataset it is the one the model was trained from.
+
+    \b
+    Example:
+        streamtrain evaluate run --split test
+        streamtrain evaluate run october.csv.gz
+    """
+    from streamtrain.predict import load_model
+    from streamtrain.store.dataset import open_dataset
+    from streamtrain.store.manifest import MANIFEST_NAME
+
+    if split not in {None, "train", "valid", "test"}:
+        raise ConfigError(f"no split {split!r}", where="--split", remedy="use train, valid or test")
+    model = load_model(run, threads=threads)
+    folder = _dataset_folder(run, sources, MANIFEST_NAME)
+    if folder is not None:
+        report: dict[str, Any] = model.evaluate_dataset(open_dataset(folder), split or "test")
+    else:
+        if split is not None:
+            raise ConfigError(
+                "raw files have no splits",
+                where="--split",
+                remedy="leave it out, or give a dataset",
+            )
+        from data_tools.raw import read_encoded
+
+        report = model.evaluate_rows(
+            piece.rows
+            for piece in read_encoded(sources, model.encoder, threads=threads, memory=memory)
+        )
+    report["source"] = str(folder) if folder else list(sources)
+    if as_json:
+        echo_json(report)
+        return
+    rows = [("rows", figure(report["rows"])), *_shown(report)]
+    echo_lines([("split", report["split"]), *rows] if report["split"] else rows)
+
+
+def _dataset_folder(run: Path, sources: tuple[str, ...], manifest: str) -> Path | None:
+    if not sources:
+        from streamtrain.train.run import read_record
+
+        folder = Path(read_record(run).dataset)
+        if not (folder / manifest).is_file():
+            raise NoInputError(
+                "the dataset it was trained from is no longer there",
+                where=str(folder),
+                remedy="give a dataset or raw files",
+            )
+        return folder
+    first = Path(sources[0])
+    if (first / manifest).is_file() and len(sources) == 1:
+        return first
+    return None
+
+
+def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [(name, figure(report[name])) for name in METRICS if report.get(name) is not None]
+    if report.get("auc_error_bound"):
+        rows.append(("auc error at most", figure(report["auc_error_bound"], 2)))
+    if report.get("rows_without_target"):
+        rows.append(("rows without a target", figure(report["rows_without_target"])))
+    return rows

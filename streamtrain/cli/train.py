@@ -1,0 +1,293 @@
+"""The train command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from streamtrain.cli.output import duration, echo_json, figure, metrics_text
+from streamtrain.cli.progress import Progress
+from streamtrain.cli.values import (
+    BATCH_SIZE,
+    INTERVAL,
+    config_option,
+    json_option,
+    memory_option,
+    threads_option,
+)
+from streamtrain.config import format_size, nearest
+from streamtrain.errors import ConfigError
+
+_INTERRUPTED = 130
+
+
+class StopFlag:
+    """Set by the first SIGTERM or SIGINT; the second SIGINT ends the process."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+
+    def __call__(self) -> bool:
+        """Return whether a signal has come."""
+        return self.is_set
+
+    def handle(self, signum: int, frame: object) -> None:
+        """Note a signal."""
+        del frame
+        if self.is_set and signum == signal.SIGINT:
+            os._exit(_INTERRUPTED)
+        self.is_set = True
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[StopFlag]:
+    """Turn SIGTERM and SIGINT into a flag while the block runs."""
+    flag = StopFlag()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(s, flag.handle) for s in signals]
+    try:
+        yield flag
+    finally:
+        for s, handler in zip(signals, before, strict=True):
+            signal.signal(s, handler)
+
+
+@click.command(short_help="Train a model on a dataset.")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="RUN",
+    help="Directory of the run.",
+)
+@click.option("--model", default="linear", show_default=True, help="linear.")
+@click.option(
+    "--loss",
+    metavar="NAME",
+    show_default="by the target",
+    help="squared, logistic, softmax or hinge.",
+)
+@click.option(
+    "--optimizer", default="adagrad", show_default=True, help="sgd, momentum, adagrad or adam."
+)
+@click.option(
+    "--lr",
+    type=float,
+    metavar="RATE",
+    show_default="by the optimizer",
+    help="Highest learning rate.",
+)
+@click.option("--momentum", type=float, default=0.9, show_default=True)
+@click.option("--schedule", default="constant", show_default=True, help="constant, step or cosine.")
+@click.option(
+    "--warmup-steps", type=int, default=0, metavar="N", help="Steps in which the rate rises from 0."
+)
+@click.option(
+    "--decay", type=float, default=0.5, show_default=True, help="Factor of the step schedule."
+)
+@click.option(
+    "--decay-steps",
+    type=int,
+    default=0,
+    metavar="N",
+    show_default="a tenth of all",
+    help="Steps between its decays.",
+)
+@click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
+@click.option("--l2", type=float, default=0.0, show_default=True, help="L2 penalty.")
+@click.option(
+    "--epochs", type=int, default=1, show_default=True, help="Passes over the train split."
+)
+@click.option("--max-steps", type=int, metavar="N", help="End after so many steps.")
+@click.option(
+    "--batch-size",
+    type=BATCH_SIZE,
+    default="256",
+    show_default=True,
+    metavar="N|auto",
+    help="Rows of a gradient.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of rows.")
+@click.option(
+    "--early-stop",
+    type=int,
+    default=0,
+    metavar="N",
+    help="End after N epochs without a better validation loss; keep the best.",
+)
+@click.option("--drop-last", is_flag=True, help="Leave out a last batch that is not whole.")
+@click.option("--no-shuffle", is_flag=True, help="Read rows as they lie.")
+@click.option(
+    "--window-blocks",
+    type=int,
+    default=0,
+    metavar="N",
+    show_default="about 131,072 rows",
+    help="Blocks shuffled together in memory.",
+)
+@click.option(
+    "--checkpoint-every",
+    type=INTERVAL,
+    default="60s",
+    show_default=True,
+    metavar="N|TIME",
+    help="Steps (500) or time (30s, 5min) between checkpoints.",
+)
+@click.option(
+    "--resume",
+    type=click.Choice(["auto", "never"]),
+    default="never",
+    show_default=True,
+    help="auto: start a run that is not there, continue one that is.",
+)
+@click.option(
+    "--prefetch", type=int, default=1, show_default=True, metavar="N", help="Windows read ahead."
+)
+@click.option(
+    "--io",
+    type=click.Choice(["pread", "mmap"]),
+    default="pread",
+    show_default=True,
+    help="How blocks are read.",
+)
+@memory_option
+@threads_option
+@config_option
+@json_option
+def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
+    """Train a model on DATASET into the directory RUN.
+
+    \b
+    Example:
+        streamtrain train clicks --out run --epochs 3 --memory 2GB
+        streamtrain train clicks --out run --epochs 3 --memory 2GB --resume auto
+    """
+    with stop_on_signals() as stop, Progress(quiet=as_json) as progress:
+        from streamtrain.store.dataset import open_dataset
+        from streamtrain.train.session import train as train_run
+
+        opened = open_dataset(dataset)
+        settings, resources = _settings(opened.n_rows("train"), options)
+        final: dict[str, Any] = {}
+        for event in train_run(
+            opened,
+            out,
+            settings=settings,
+            resources=resources,
+            resume=options["resume"],
+            should_stop=stop,
+        ):
+            if as_json:
+                echo_json(event)
+            else:
+                _show(event, progress)
+            final = event
+    if not as_json:
+        _summarise(final)
+
+
+def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
+    from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
+    from streamtrain.optim.schedules import SCHEDULES
+    from streamtrain.train.settings import Resources, TrainSettings, auto_batch_size
+
+    for option, known in (("optimizer", tuple(DEFAULT_RATES)), ("schedule", SCHEDULES)):
+        if options[option] not in known:
+            raise ConfigError(
+                f"no {option} {options[option]!r}{nearest(options[option], known)}",
+                where=f"--{option}",
+                remedy=f"choose one of {', '.join(known)}",
+            )
+    batch_size = options["batch_size"]
+    steps, seconds = options["checkpoint_every"]
+    settings = TrainSettings(
+        model=options["model"],
+        loss=options["loss"],
+        optimizer=OptimizerSettings(
+            name=options["optimizer"],
+            momentum=options["momentum"],
+            l1=options["l1"],
+            l2=options["l2"],
+        ),
+        lr=options["lr"],
+        schedule=options["schedule"],
+        warmup_steps=options["warmup_steps"],
+        decay=options["decay"],
+        decay_steps=options["decay_steps"],
+        epochs=options["epochs"],
+        max_steps=options["max_steps"],
+        batch_size=auto_batch_size(n_rows) if batch_size == "auto" else batch_size,
+        seed=options["seed"],
+        early_stop=options["early_stop"],
+        drop_last=options["drop_last"],
+        shuffle=not options["no_shuffle"],
+        window_blocks=options["window_blocks"],
+    )
+    resources = Resources(
+        memory=options["memory"],
+        threads=options["threads"],
+        prefetch=options["prefetch"],
+        io=options["io"],
+        checkpoint_steps=steps,
+        checkpoint_seconds=seconds,
+    )
+    return settings, resources
+
+
+def _show(event: dict[str, Any], progress: Progress) -> None:
+    name = event["event"]
+    if name == "start":
+        classes = f", classes {', '.join(event['classes'][:6])}" if event["classes"] else ""
+        progress.say(
+            f"{event['rows']:,} rows, {event['task']} target {event['target']!r}{classes}; "
+            f"loss {event['loss_name']}, {event['parameters']:,} parameters, "
+            f"{event['total_steps']:,} steps of {event['batch_size']} rows, "
+            f"{event['threads']} threads"
+        )
+        if event["compile_s"] > 0.5:
+            progress.say(f"compiled the kernels in {event['compile_s']:.1f} s (kept for next time)")
+        if event["cache_problem"]:
+            progress.say(f"compiled without a cache: {event['cache_problem']}")
+    elif name == "resume":
+        for line in event["passed_over"]:
+            progress.say(f"passed over {line}")
+        taken = event["taken"] or "no checkpoint: from the start"
+        progress.say(f"resumed at step {event['step']:,} from {taken}")
+    elif name == "progress":
+        progress.update(
+            event["fraction"],
+            f"epoch {event['epoch'] + 1}  {event['rows_per_s']:,.0f} rows/s  "
+            f"loss {figure(event['loss'])}  {format_size(event['rss_bytes'])}  "
+            f"{duration(event['seconds_left'])} left",
+        )
+    elif name == "epoch":
+        line = f"epoch {event['epoch'] + 1}  train loss {figure(event['train']['loss'])}"
+        if event["valid"]:
+            line += f"  valid {metrics_text(event['valid'], ('loss', 'auc', 'accuracy', 'rmse'))}"
+        progress.say(line)
+
+
+def _summarise(event: dict[str, Any]) -> None:
+    ledger, stall = event["ledger"], event["stall"]
+    click.echo(
+        f"done: {event['steps']:,} steps, {event['rows']:,} rows in "
+        f"{duration(event['seconds'])} ({event['rows_per_s']:,.0f} rows/s), "
+        f"peak memory {format_size(event['peak_rss_bytes'])}"
+    )
+    click.echo(
+        f"ledger: {ledger['expected']:,} expected = {ledger['delivered']:,} delivered + "
+        f"{ledger['skipped']:,} skipped + {ledger['dropped']:,} dropped"
+    )
+    click.echo(
+        f"time: {stall['compute']:.0%} computing, {stall['read']:.0%} waiting for reads, "
+        f"{stall['decode']:.0%} for decoding"
+    )
+    click.echo(f"parameters: sha256 {event['parameters_digest']}")
+    click.echo(f"model: {event['model']}")

@@ -1,0 +1,94 @@
+"""From the bytes of a block to rows in their shuffled places."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamtrain.kernels._jit import kernel
+
+_TILE = 256
+
+
+@kernel
+def scatter_block(
+    block, n_rows, stride, places, numeric, codes, target, weight, exposure, cardinality
+):
+    """Put every row of a block in its place; return the first column out of range, or -1.
+
+    Parameters
+    ----------
+    block : (bytes,) uint8, read
+        Runs of `stride` bytes, one a column, that end in its `n_rows` values of
+        4 bytes: D numeric, F codes, target, then weight and exposure if kept.
+    n_rows, stride : int
+    places : (n_rows,) int32, read
+        Row of the window for each row of the block.
+    numeric : (n, D) float32, C order, written
+    codes : (n, F) int32, C order, written
+    target : (n,) float32, written
+    weight, exposure : (n,) float32 or empty, written
+    cardinality : (F,) int32, read
+        A code outside of 0 .. cardinality - 1 would read foreign parameters: the
+        digest says that these are the bytes that were written, this that what
+        was written made sense.
+
+    Notes
+    -----
+    Tiles of 256 rows over all columns: a tile's rows of the window stay in
+    cache until their last column arrives.
+    """
+    n_numeric = numeric.shape[1]
+    n_fields = codes.shape[1]
+    header = stride - 4 * n_rows
+    bad = -1
+    for begin in range(0, n_rows, _TILE):
+        end = min(begin + _TILE, n_rows)
+        at = header
+        for j in range(n_numeric):
+            values = block[at : at + 4 * n_rows].view(np.float32)
+            for r in range(begin, end):
+                numeric[places[r], j] = values[r]
+            at += stride
+        for f in range(n_fields):
+            integers = block[at : at + 4 * n_rows].view(np.int32)
+            limit = cardinality[f]
+            for r in range(begin, end):
+                code = integers[r]
+                if code < 0 or code >= limit:
+                    bad = n_numeric + f
+                    code = 0
+                codes[places[r], f] = code
+            at += stride
+        values = block[at : at + 4 * n_rows].view(np.float32)
+        for r in range(begin, end):
+            target[places[r]] = values[r]
+        at += stride
+        if weight.shape[0] > 0:
+            values = block[at : at + 4 * n_rows].view(np.float32)
+            for r in range(begin, end):
+                weight[places[r]] = values[r]
+            at += stride
+        if exposure.shape[0] > 0:
+            values = block[at : at + 4 * n_rows].view(np.float32)
+            for r in range(begin, end):
+                exposure[places[r]] = values[r]
+    return bad
+
+
+@kernel
+def class_indices(values, target, rows):
+    """Replace class values by their index, -1 where a value is no class.
+
+    Parameters
+    ----------
+    values : (C,) float32, read
+    target : (n,) float32, updated
+    rows : int
+        How many of them.
+    """
+    for i in range(rows):
+        found = -1
+        for c in range(values.shape[0]):
+            if values[c] == target[i]:
+                found = c
+        target[i] = found

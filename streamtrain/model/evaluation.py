@@ -1,0 +1,71 @@
+"""Loss and metrics of a stream of scored rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.errors import DivergedError
+from streamtrain.model.architecture import Architecture, predictions, row_losses
+from streamtrain.model.metrics import MetricSet
+
+Floats = npt.NDArray[np.float32]
+
+
+class Evaluation:
+    """Add up the loss and the metrics that fit an architecture, in bounded memory.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    n_classes : int
+        Of the target; 0 for a regression.
+    auc_rows : int
+        Rows up to which the AUC is exact; 12 bytes each.
+    """
+
+    def __init__(
+        self, architecture: Architecture, *, n_classes: int, auc_rows: int = 2_000_000
+    ) -> None:
+        self._architecture = architecture
+        self._loss_sum = 0.0
+        self._weight_sum = 0.0
+        loss = architecture.loss
+        task = {"softmax": "classes", "squared": "regression"}.get(loss, "binary")
+        self._metrics = MetricSet(
+            task,  # type: ignore[arg-type]
+            n_classes=max(n_classes, 2),
+            probabilities=loss != "hinge",
+            auc_rows=auc_rows,
+        )
+
+    def update(self, scores: Floats, target: Floats, weight: Floats) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        scores : (n, C) float32
+        target : (n,) float32
+            The value, or the class index.
+        weight : (n,) float32 or (0,)
+
+        Raises
+        ------
+        DivergedError
+            If a score is not finite.
+        """
+        if not np.isfinite(scores).all():
+            raise DivergedError("a score is not finite", where="evaluation")
+        losses = row_losses(self._architecture, scores, target)
+        weights = weight.astype(np.float64) if len(weight) else None
+        self._loss_sum += float(losses.sum() if weights is None else losses @ weights)
+        self._weight_sum += float(len(losses) if weights is None else weights.sum())
+        self._metrics.update(
+            predictions(self._architecture, scores), target, weight if len(weight) else None
+        )
+
+    def result(self) -> dict[str, float | int | None]:
+        """Return rows, loss and the metrics; None for what is not defined."""
+        loss = self._loss_sum / self._weight_sum if self._weight_sum > 0 else None
+        metrics = self._metrics.result()
+        return {"rows": metrics["rows"], "loss": loss, **metrics}

@@ -1,0 +1,224 @@
+"""The linear model: the layout of its parameters, and calls of its kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.kernels import linear as kernels
+from streamtrain.kernels.team import Team
+from streamtrain.kernels.updates import UpdateRule
+from streamtrain.model.architecture import Architecture
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LinearLayout:
+    """Where the parameters of a linear model lie in one flat array.
+
+    Rows of C: the bias, D numeric features, D weights of their missing values,
+    then one row for every code of every field.
+    """
+
+    n_numeric: int
+    cardinalities: tuple[int, ...]
+    n_scores: int
+
+    @property
+    def n_dense_rows(self) -> int:
+        """Rows that every batch touches."""
+        return 1 + 2 * self.n_numeric
+
+    @property
+    def n_table_rows(self) -> int:
+        """Rows of categories."""
+        return sum(self.cardinalities)
+
+    @property
+    def n_parameters(self) -> int:
+        """P."""
+        return (self.n_dense_rows + self.n_table_rows) * self.n_scores
+
+    def first_row(self) -> npt.NDArray[np.int64]:
+        """Return the row of code 0 of each field, (F,) int64."""
+        ends = np.cumsum(self.cardinalities, dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), ends])[: len(self.cardinalities)]
+        return starts + self.n_dense_rows
+
+
+def layout_of(architecture: Architecture) -> LinearLayout:
+    """Return the layout of an architecture's parameters."""
+    return LinearLayout(
+        len(architecture.mean), tuple(architecture.cardinalities), architecture.n_scores
+    )
+
+
+def scratch_bytes(layout: LinearLayout, *, batch_size: int, n_threads: int) -> int:
+    """Return the bytes that `LinearModel` keeps for a batch size and a team."""
+    per_thread = 4 * (
+        kernels.table_size(batch_size)
+        + 2 * batch_size
+        + max(batch_size, layout.n_dense_rows) * layout.n_scores
+        + layout.n_scores
+    )
+    tiles = batch_size // kernels.tile_rows(batch_size) + 1
+    return n_threads * per_thread + 4 * batch_size * layout.n_scores + 16 * tiles
+
+
+class LinearModel:
+    """Train and score a linear model with a team of threads.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    team : Team
+    batch_size : int
+        Largest batch; 0 for scoring alone.
+    """
+
+    def __init__(self, architecture: Architecture, team: Team, *, batch_size: int = 0) -> None:
+        self.architecture = architecture
+        self.layout = layout_of(architecture)
+        self._team = team
+        self._batch_size = batch_size
+        self._mean = np.array(architecture.mean, np.float32)
+        self._scale = np.array(architecture.scale, np.float32)
+        self._first_row = self.layout.first_row()
+        n, k, c = batch_size, team.n_threads, self.layout.n_scores
+        self._n_tile = kernels.tile_rows(n)
+        self._scores = np.zeros((k, c), np.float32)
+        self._delta = np.zeros((n, c), np.float32)
+        self._tile_sums = np.zeros((n // self._n_tile + 1, 2))
+        self._slots = np.full((k, kernels.table_size(n) if n else 0), -1, np.int32)
+        self._unique = np.zeros((2, k, n), np.int32)
+        self._gradient = np.zeros((k, max(n, self.layout.n_dense_rows) * c), np.float32)
+
+    def initial_parameters(self, seed: int) -> Floats:
+        """Return the parameters before the first step: zeros, whatever the seed."""
+        del seed
+        return np.zeros(self.layout.n_parameters, np.float32)
+
+    def take_steps(
+        self,
+        parameters: Floats,
+        rule: UpdateRule,
+        *,
+        numeric: Floats,
+        codes: Codes,
+        target: Floats,
+        weight: Floats,
+        batch_size: int,
+        step: int,
+        rates: npt.NDArray[np.float64],
+        step_sums: npt.NDArray[np.float64],
+    ) -> int:
+        """Take one step on each of the consecutive batches of some rows.
+
+        Parameters
+        ----------
+        parameters : (P,) float32, updated
+        rule : UpdateRule, updated
+        numeric, codes, target : (n, D) float32, (n, F) int32, (n,) float32
+        weight : (n,) float32 or (0,)
+        batch_size : int
+            B; there are ceil(n / B) batches.
+        step : int
+            Steps taken before.
+        rates : (n_batches,) float64
+        step_sums : (n_batches, 2) float64, overwritten
+            Weighted sum of losses, and sum of weights, of each batch.
+
+        Returns
+        -------
+        int
+            Steps taken: fewer than the batches if a loss was not finite; the
+            parameters are then those before that batch.
+        """
+        n_rows = len(target)
+        n_batches = -(-n_rows // batch_size)
+        taken = self._team.run(
+            kernels.train_linear,
+            numeric,
+            codes,
+            target,
+            weight,
+            0,
+            batch_size,
+            n_rows - (n_batches - 1) * batch_size,
+            n_batches,
+            parameters,
+            rule.first,
+            rule.second,
+            rule.stamps,
+            rule.shrinkage,
+            self._mean,
+            self._scale,
+            self._first_row,
+            self.architecture.loss_number,
+            rule.number,
+            rates,
+            rule.hyper,
+            step,
+            np.float32(self.architecture.target_mean),
+            np.float32(self.architecture.target_scale),
+            np.float32(self.architecture.weight_scale),
+            self._n_tile,
+            self._scores,
+            self._delta,
+            self._tile_sums,
+            self._slots,
+            self._unique[0],
+            self._unique[1],
+            self._gradient,
+            step_sums,
+        )
+        # The loss in the target's own units.
+        if self.architecture.loss == "squared":
+            step_sums[:, 0] /= self.architecture.target_scale**2
+        return int(taken)
+
+    def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:
+        """Return the parameters with all shrinkage caught up; the rule stays as it is.
+
+        A copy where weights shrink (so that looking never changes what training
+        computes), the array itself otherwise.
+        """
+        if not rule.shrinks:
+            return parameters
+        copy = parameters.copy()
+        kernels.settle_rows(
+            copy,
+            self.layout.n_scores,
+            self.layout.n_dense_rows,
+            rule.stamps,
+            rule.shrinkage[0],
+            rule.shrinkage[1],
+        )
+        return copy
+
+    def scores(self, parameters: Floats, numeric: Floats, codes: Codes) -> Floats:
+        """Return the scores of rows, (n, C) float32.
+
+        Parameters
+        ----------
+        parameters : (P,) float32
+            Settled.
+        numeric, codes : (n, D) float32, (n, F) int32
+        """
+        out = np.empty((len(numeric), self.layout.n_scores), np.float32)
+        self._team.run(
+            kernels.score_linear,
+            numeric,
+            codes,
+            parameters,
+            self._mean,
+            self._scale,
+            self._first_row,
+            256,
+            out,
+        )
+        return out

@@ -1,0 +1,197 @@
+"""Predictions and evaluations with a trained model's artefact, streaming."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.errors import SchemaError
+from streamtrain.kernels.team import Team
+from streamtrain.model.architecture import predictions
+from streamtrain.model.evaluation import Evaluation
+from streamtrain.model.linear import LinearModel
+from streamtrain.model_file import ModelFile, load_model_file
+from streamtrain.reader.order import Cursor, OrderSettings
+from streamtrain.reader.stream import EpochReader
+from streamtrain.scoring import SCORING_ROWS, evaluate_split, scoring_window_blocks
+from streamtrain.store.dataset import Dataset
+from streamtrain.store.encode import EncodedRows, Encoder, as_record_batch
+
+Floats = npt.NDArray[np.float32]
+
+
+class Model:
+    """A trained model that scores raw rows.
+
+    Parameters
+    ----------
+    file : ModelFile
+    threads : int
+        0 takes every core that this process may use.
+
+    Notes
+    -----
+    Made by `load_model`.
+    """
+
+    def __init__(self, file: ModelFile, *, threads: int = 0) -> None:
+        self.file = file
+        self.schema = file.schema
+        self.architecture = file.architecture
+        self._team = Team(threads or len(os.sched_getaffinity(0)))
+        self._model = LinearModel(file.architecture, self._team)
+        self._encoder: Encoder | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The target's classes as text; empty for a regression."""
+        return () if self.architecture.loss == "squared" else self.schema.target.classes
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoders of raw rows, made at first use."""
+        if self._encoder is None:
+            self._encoder = Encoder(self.schema, self.file.vocabularies)
+        return self._encoder
+
+    def scores(self, rows: EncodedRows) -> Floats:
+        """Return the scores of encoded rows, (n, C) float32."""
+        return self._model.scores(self.file.parameters, rows.numeric, rows.codes)
+
+    def predict(self, data: Any) -> npt.NDArray[np.float64]:
+        """Return predictions for raw rows.
+
+        Parameters
+        ----------
+        data : mapping of column name to sequence, Arrow table or batch, or (n, D) array
+            Any object with ``__arrow_c_stream__`` too. An array has the feature
+            columns in the schema's order. Missing values are None or NaN,
+            categories that training did not see count as rare.
+
+        Returns
+        -------
+        (n,) float64 values (squared), probabilities of the positive class
+        (logistic) or margins (hinge); (n, C) probabilities (softmax), classes in
+        the order of `classes`.
+
+        Raises
+        ------
+        SchemaError
+            If a feature column is missing or cannot be read as its kind.
+        """
+        rows = self.encoder.encode(as_record_batch(data, self.schema))
+        return predictions(self.architecture, self.scores(rows))
+
+    def evaluate_dataset(
+        self,
+        dataset: Dataset,
+        split: str,
+        *,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
+        """Return split, rows, loss and metrics on a split of a dataset.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such split.
+        SchemaError
+            If the dataset was encoded otherwise than the training data.
+        """
+        dataset.n_rows(split)
+        self._check_encoding(dataset)
+        result = evaluate_split(
+            dataset, split, self._model, self.file.parameters, should_stop=should_stop
+        )
+        return {"split": split, **result}
+
+    def evaluate_rows(self, pieces: Iterator[EncodedRows]) -> dict[str, Any]:
+        """Return rows, loss and metrics on encoded raw rows that have a target.
+
+        Rows whose target is missing or none of the classes are left out and
+        counted in `rows_without_target`.
+        """
+        n_classes = len(self.schema.target.classes)
+        evaluation = Evaluation(self.architecture, n_classes=n_classes)
+        n_without = 0
+        for rows in pieces:
+            if rows.target is None:
+                raise SchemaError(
+                    "the source has no target column to evaluate against",
+                    where=self.schema.target.name,
+                    remedy="use `streamtrain predict` for rows without a target",
+                )
+            target = self._target(rows.target)
+            known = np.isfinite(target) & (target >= 0 if self.classes else True)
+            n_without += int((~known).sum())
+            weight = np.empty(0, np.float32) if rows.weight is None else rows.weight[known]
+            evaluation.update(self.scores(rows)[known], target[known], weight)
+        result = evaluation.result()
+        if not result["rows"]:
+            raise SchemaError(
+                "no row has a target that the model knows", where=self.schema.target.name
+            )
+        return {"split": None, **result, "rows_without_target": n_without}
+
+    def dataset_rows(self, dataset: Dataset, split: str) -> Iterator[EncodedRows]:
+        """Yield the rows of a split in order, for predictions.
+
+        Raises
+        ------
+        SchemaError
+            If the dataset was encoded otherwise than the training data.
+        """
+        self._check_encoding(dataset)
+        block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
+        order = OrderSettings(
+            dataset.fingerprint, 0, scoring_window_blocks(block_rows), shuffle=False
+        )
+        size = min(SCORING_ROWS, dataset.n_rows(split))
+        with EpochReader(dataset, split, order, batch_size=size) as reader:
+            for segment in reader.epoch(Cursor()):
+                rows = segment.rows
+                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, None)
+
+    def _target(self, target: Floats) -> Floats:
+        """Return class indices (-1 where there is none), or the values of a regression."""
+        if not self.classes:
+            return target
+        values = np.array(self.schema.target.values, np.float32)
+        order = np.argsort(values)
+        at = np.clip(np.searchsorted(values[order], target), 0, len(values) - 1)
+        found: npt.NDArray[np.bool_] = values[order][at] == target
+        return np.where(found, order[at], -1).astype(np.float32)
+
+    def _check_encoding(self, dataset: Dataset) -> None:
+        def shape(schema: Any) -> list[tuple[str, str, str]]:
+            return [(c.name, c.kind, c.vocabulary_digest) for c in schema.columns]
+
+        if shape(dataset.schema) != shape(self.schema):
+            raise SchemaError(
+                "its columns or categories are not those the model was trained on",
+                where=str(dataset.path),
+                remedy="give the raw files instead: the model encodes them itself",
+            )
+        if dataset.schema.target.values != self.schema.target.values and self.classes:
+            raise SchemaError(
+                "its target's classes are not those the model was trained on",
+                where=str(dataset.path),
+            )
+
+
+def load_model(run: str | os.PathLike[str], *, threads: int = 0) -> Model:
+    """Load the model that a run left.
+
+    Raises
+    ------
+    NoInputError
+        If the run is not there or has not finished.
+    CheckpointError
+        If its files are damaged.
+    """
+    return Model(load_model_file(Path(run)), threads=threads)

@@ -1,0 +1,252 @@
+"""Windows filled from blocks: fetch, check, and scatter each row to its shuffled place.
+
+    block   | col 0 | col 1 | ... |        bytes, checked, from one pread
+               |  r0 -> place 5   r1 -> place 0   ...
+    window  numeric (n, D)   codes (n, F)   target (n,)   row-major, reused
+
+Memory is the windows and one block for each reading thread; no copy of either.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.errors import CorruptShardError
+from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
+from streamtrain.store.dataset import Dataset, IoMethod
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in row-major arrays.
+
+    Parameters
+    ----------
+    numeric : (n, D) float32
+        NaN is missing.
+    codes : (n, F) int32
+    target : (n,) float32
+        Class index, or the value where there are no classes.
+    weight, exposure : (n,) float32, or (0,) where the dataset has none
+    """
+
+    numeric: Floats
+    codes: Codes
+    target: Floats
+    weight: Floats
+    exposure: Floats
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.target)
+
+    def slice(self, start: int, stop: int) -> Rows:
+        """Return views of rows start .. stop - 1."""
+        has_weight, has_exposure = len(self.weight) > 0, len(self.exposure) > 0
+        return Rows(
+            self.numeric[start:stop],
+            self.codes[start:stop],
+            self.target[start:stop],
+            self.weight[start:stop] if has_weight else self.weight,
+            self.exposure[start:stop] if has_exposure else self.exposure,
+        )
+
+    def put(self, at: int, rows: Rows) -> None:
+        """Copy `rows` to rows at, at + 1, ..."""
+        end = at + rows.n_rows
+        self.numeric[at:end] = rows.numeric
+        self.codes[at:end] = rows.codes
+        self.target[at:end] = rows.target
+        if len(self.weight):
+            self.weight[at:end] = rows.weight
+        if len(self.exposure):
+            self.exposure[at:end] = rows.exposure
+
+
+def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
+    """Return uninitialised rows with the columns of a dataset."""
+    schema = dataset.schema
+    return Rows(
+        np.empty((n_rows, len(schema.numeric)), np.float32),
+        np.empty((n_rows, len(schema.categorical)), np.int32),
+        np.empty(n_rows, np.float32),
+        np.empty(n_rows if schema.weight else 0, np.float32),
+        np.empty(n_rows if schema.exposure else 0, np.float32),
+    )
+
+
+def row_bytes(dataset: Dataset) -> int:
+    """Return the bytes of a row in a window, with its place in the permutation."""
+    return 4 * len(dataset.schema.value_names) + 4
+
+
+@dataclass
+class ReaderTimes:
+    """Where time went, in seconds: waiting for windows, reading and checking, scattering.
+
+    The last two are summed over reading threads.
+    """
+
+    wait_s: float = 0.0
+    read_s: float = 0.0
+    decode_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """A filled window: rows in their final order, and how many rows precede it."""
+
+    plan: WindowPlan
+    rows: Rows
+    buffer: Rows = field(repr=False)
+
+
+class WindowFiller:
+    """Fill windows of one split, each into a free buffer.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    split : str
+    settings : OrderSettings
+    window_rows : int
+        Rows of the largest window.
+    n_buffers : int
+        Windows in memory at once.
+    n_readers : int
+        Threads that read blocks of one window.
+    io : {"pread", "mmap"}
+    class_values : (C,) float32
+        Where targets become indices; empty for values as they are.
+
+    Notes
+    -----
+    One thread at a time calls `fill`; `give_back` may come from another.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str,
+        settings: OrderSettings,
+        *,
+        window_rows: int,
+        n_buffers: int,
+        n_readers: int = 1,
+        io: IoMethod = "pread",
+        class_values: Floats | None = None,
+    ) -> None:
+        self._dataset = dataset
+        self._split = split
+        self._settings = settings
+        self._io = io
+        self._located = dataset.manifest.blocks(split)
+        self._block_bytes = max(block.n_bytes for _, block in self._located)
+        self._cardinality = np.array([c.cardinality for c in dataset.schema.categorical], np.int32)
+        values = np.empty(0, np.float32) if class_values is None else class_values
+        self._class_values = values
+        self._free = [allocate_rows(dataset, window_rows) for _ in range(n_buffers)]
+        self._places = np.empty(window_rows, np.int32)
+        self._local = threading.local()
+        self.times = ReaderTimes()
+        self._stack = ExitStack()
+        self._pool = (
+            self._stack.enter_context(ThreadPoolExecutor(n_readers, "streamtrain-reader"))
+            if n_readers > 1
+            else None
+        )
+
+    def close(self) -> None:
+        """Let the reading threads end."""
+        self._stack.close()
+
+    def give_back(self, window: Window) -> None:
+        """Take back the buffer of a window that is no longer used."""
+        self._free.append(window.buffer)
+
+    def fill(self, plan: WindowPlan) -> Window:
+        """Return the window of a plan, every byte of it checked.
+
+        Raises
+        ------
+        CorruptShardError
+            If a block is not what was written.
+        """
+        buffer = self._free.pop()
+        rows = buffer.slice(0, plan.n_rows)
+        places = window_places(self._settings, plan, self._places)
+        jobs = []
+        start = 0
+        for number in plan.blocks:
+            n_rows = self._located[number][1].n_rows
+            jobs.append((number, places[start : start + n_rows]))
+            start += n_rows
+        if self._pool is None:
+            for number, block_places in jobs:
+                self._scatter(number, block_places, rows)
+        else:
+            # list() so that the first error is raised here, in block order.
+            list(self._pool.map(lambda job: self._scatter(job[0], job[1], rows), jobs))
+        if len(self._class_values):
+            class_indices(self._class_values, rows.target, plan.n_rows)
+            if plan.n_rows and rows.target.min() < 0:
+                raise CorruptShardError(
+                    "a target is none of the classes in the manifest", where=self._split
+                )
+        return Window(plan, rows, buffer)
+
+    def fill_all(self, plans: Sequence[WindowPlan]) -> Iterator[Window]:
+        """Yield the windows of several plans in turn."""
+        for plan in plans:
+            yield self.fill(plan)
+
+    def _scatter(self, number: int, places: Codes, rows: Rows) -> None:
+        located = self._located[number]
+        layout = self._dataset.block_layout(located[1])
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None:
+            n_bytes = self._block_bytes if self._io == "pread" else 0
+            buffer = self._local.buffer = np.empty(n_bytes, np.uint8)
+        started = time.perf_counter()
+        scattered_s = 0.0
+
+        def scatter(block: npt.NDArray[np.uint8]) -> int:
+            nonlocal scattered_s
+            arrived = time.perf_counter()
+            bad = scatter_block(
+                block,
+                layout.n_rows,
+                layout.stride,
+                places,
+                rows.numeric,
+                rows.codes,
+                rows.target,
+                rows.weight,
+                rows.exposure,
+                self._cardinality,
+            )
+            scattered_s = time.perf_counter() - arrived
+            return int(bad)
+
+        bad = self._dataset.with_block(self._split, number, located, buffer, scatter, io=self._io)
+        self.times.decode_s += scattered_s
+        self.times.read_s += time.perf_counter() - started - scattered_s
+        if bad >= 0:
+            name = self._dataset.schema.value_names[bad]
+            raise CorruptShardError(
+                f"column {name!r} holds a code that its vocabulary does not",
+                where=self._dataset.block_name(self._split, number),
+            )

@@ -1,0 +1,145 @@
+"""The memory that a run needs, part by part, before it reads a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamtrain import memory
+from streamtrain.model.architecture import Architecture
+from streamtrain.model.linear import layout_of, scratch_bytes
+from streamtrain.reader.stream import choose_window_blocks, largest_window
+from streamtrain.reader.windows import row_bytes
+from streamtrain.scoring import SCORING_ROWS, scoring_window_blocks
+from streamtrain.store.dataset import Dataset
+from streamtrain.train.settings import Resources, TrainSettings
+
+_RESERVE_BYTES = 24 << 20
+_AUC_ROW_BYTES = 32
+_SCORED_ROW_BYTES = 160
+_MIN_AUC_ROWS, _MAX_AUC_ROWS = 100_000, 2_000_000
+FLOOR_BYTES = 64 << 20
+"""No Python process with NumPy, Arrow and Numba fits into less."""
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a run will hold.
+
+    Parameters
+    ----------
+    budget : int
+        Bytes for the whole process.
+    window_blocks, window_rows : int
+    auc_rows : int
+        Rows up to which validation's AUC is exact.
+    parts : dict of str to int
+        Bytes of each part; they sum to at most the budget.
+    """
+
+    budget: int
+    window_blocks: int
+    window_rows: int
+    auc_rows: int
+    parts: dict[str, int]
+
+
+def refuse_tiny(budget: int) -> None:
+    """Refuse a budget below what the interpreter takes, before anything is loaded.
+
+    Raises
+    ------
+    BudgetError
+        If it is under 64 MiB.
+    """
+    memory.require(
+        budget,
+        {"interpreter": max(FLOOR_BYTES, memory.resident_bytes())},
+        what="a run",
+        remedy="give --memory 512MB or more",
+    )
+
+
+def plan_memory(
+    dataset: Dataset,
+    architecture: Architecture,
+    settings: TrainSettings,
+    resources: Resources,
+    *,
+    interpreter_bytes: int,
+) -> MemoryPlan:
+    """Return the memory plan of a run, or refuse it.
+
+    Parameters
+    ----------
+    interpreter_bytes : int
+        Resident memory with everything imported and compiled.
+
+    Raises
+    ------
+    BudgetError
+        If the budget cannot hold the run, naming every part in bytes and the
+        option to change.
+    """
+    budget = resources.memory or memory.default_budget()
+    layout = layout_of(architecture)
+    per_row = row_bytes(dataset)
+    located = dataset.manifest.blocks("train")
+    block_rows = [block.n_rows for _, block in located]
+    block_bytes = max(block.n_bytes for _, block in located)
+    parameters = 4 * layout.n_parameters
+    state = parameters * settings.optimizer.n_slots
+    if settings.optimizer.shrinks:
+        state += 16 * layout.n_table_rows
+    copies = 1 if settings.optimizer.shrinks else 0  # settled, for validation
+    best = parameters if settings.early_stop else 0
+    # A checkpoint is serialised from copies of its arrays.
+    checkpoint = parameters + state + best
+    valid = [block for _, block in dataset.manifest.blocks("valid")]
+    scored = 0
+    if valid:
+        window = largest_window(
+            [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
+        )
+        rows = 2 * window + SCORING_ROWS
+        scored = rows * per_row + max(b.n_bytes for b in valid)
+        scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * layout.n_scores)
+    n_windows = resources.prefetch + 1
+    parts = {
+        "interpreter and code": interpreter_bytes,
+        "parameters": parameters * (1 + copies) + best,
+        "optimizer state": state,
+        "checkpoint": checkpoint,
+        "activations": scratch_bytes(
+            layout, batch_size=settings.batch_size, n_threads=resources.n_threads
+        ),
+        "spill of one batch": settings.batch_size * per_row,
+        "read buffers": resources.n_readers * block_bytes,
+        "validation": scored
+        + _AUC_ROW_BYTES * min(_MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
+        "reserve": _RESERVE_BYTES,
+    }
+    fixed = sum(parts.values())
+    blocks = settings.window_blocks or choose_window_blocks(
+        block_rows, row_bytes=per_row, budget_bytes=max(budget - fixed, 0) // n_windows
+    )
+    rows = largest_window(block_rows, blocks)
+    parts["windows"] = n_windows * rows * per_row
+    largest = max(parts, key=lambda name: parts[name])
+    memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))
+    spare = budget - sum(parts.values())
+    auc_rows = min(_MIN_AUC_ROWS + spare // (2 * _AUC_ROW_BYTES), _MAX_AUC_ROWS)
+    return MemoryPlan(budget, blocks, rows, auc_rows, parts)
+
+
+def _remedy(largest: str, total: int) -> str:
+    options = {
+        "windows": "lower --window-blocks or --prefetch",
+        "activations": "lower --batch-size",
+        "spill of one batch": "lower --batch-size",
+        "parameters": "ingest with --rare or --max-categories for fewer categories",
+        "optimizer state": "use --optimizer sgd, or fewer categories",
+        "checkpoint": "use --optimizer sgd, or fewer categories",
+    }
+    advice = options.get(largest)
+    raise_it = f"give --memory {-(-total // 10**6)}MB"
+    return f"{advice}, or {raise_it}" if advice else raise_it

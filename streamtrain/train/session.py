@@ -1,0 +1,325 @@
+"""One run from its directory to its artefact: plan, resume, train, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from streamtrain import memory
+from streamtrain.errors import OutputError
+from streamtrain.kernels._jit import CACHE_PROBLEM, compile_seconds
+from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.team import Team
+from streamtrain.kernels.updates import UpdateRule
+from streamtrain.model.architecture import Architecture, plan_architecture
+from streamtrain.model.linear import LinearModel
+from streamtrain.model_file import MODEL_NAME, ModelFile, ModelHeader, parameters_digest, save_model
+from streamtrain.optim.optimizers import make_rule
+from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
+from streamtrain.reader.stream import check_batch_size
+from streamtrain.store.dataset import Dataset
+from streamtrain.store.vocabulary import read_vocabulary
+from streamtrain.train import checkpoint as checkpoints
+from streamtrain.train.checkpoint import Checkpoint
+from streamtrain.train.loop import Event, Loop
+from streamtrain.train.plan import MemoryPlan, plan_memory, refuse_tiny
+from streamtrain.train.run import (
+    MetricsLog,
+    check_same,
+    hold_run,
+    is_run,
+    last_event,
+    new_record,
+    read_record,
+    write_record,
+)
+from streamtrain.train.settings import Resources, ResumeMode, TrainSettings
+from streamtrain.train.state import Progress, TrainState
+
+
+def train(
+    dataset: Dataset,
+    out: Path,
+    *,
+    settings: TrainSettings,
+    resources: Resources | None = None,
+    resume: ResumeMode = "never",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Event, None, None]:
+    """Train a model on a dataset into a run's directory, and yield events.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    out : Path
+        The run. It must not be there, but for ``resume="auto"``.
+    settings : TrainSettings
+        What the result depends on.
+    resources : Resources or None
+        What it may use; none of it shows in the result.
+    resume : {"auto", "never"}
+        "auto" starts a run that is not there, continues one that is, and
+        reports a finished one again.
+    should_stop : callable
+        Looked at several times a second; True ends with a checkpoint.
+
+    Yields
+    ------
+    dict
+        With "event": "start", "resume", "progress", "checkpoint", "valid",
+        "epoch", and last "done".
+
+    Raises
+    ------
+    ConfigError, BudgetError
+        If the settings cannot work or do not fit, before a row is read.
+    OutputError
+        If the run exists and is not to be resumed.
+    MismatchError
+        If it was started with another dataset or other settings.
+    StoppedError
+        If `should_stop` said so; the run can be resumed.
+    DivergedError
+        If the loss or a parameter is not finite.
+    CorruptShardError
+        If a block is not what was written.
+    """
+    resources = resources or Resources()
+    settings.check()
+    resources.check()
+    architecture = plan_architecture(dataset.schema, model=settings.model, loss=settings.loss)
+    settings = msgspec.structs.replace(settings, loss=architecture.loss)
+    check_batch_size(settings.batch_size, dataset.n_rows("train"))
+    refuse_tiny(resources.memory or memory.default_budget())
+    exists = is_run(out)
+    if exists and resume == "never":
+        raise OutputError(
+            "the run exists already",
+            where=str(out),
+            remedy="continue it with --resume auto, or choose another directory",
+        )
+    if not exists and out.exists() and (not out.is_dir() or _holds_other_things(out)):
+        raise OutputError(
+            "exists and is not a run", where=str(out), remedy="choose another directory"
+        )
+    if exists:
+        record = read_record(out)
+        check_same(record, settings, dataset.fingerprint, run=out)
+        settings = record.settings
+        if (done := last_event(out, "done")) and (out / MODEL_NAME).is_file():
+            yield done
+            return
+    yield from _Session(
+        dataset, out, architecture, settings, resources, should_stop, exists=exists
+    ).run()
+
+
+def _holds_other_things(folder: Path) -> bool:
+    return any(not item.name.startswith(".") for item in folder.iterdir())
+
+
+class _Session:
+    """The parts of a run that is going on."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        out: Path,
+        architecture: Architecture,
+        settings: TrainSettings,
+        resources: Resources,
+        should_stop: Callable[[], bool],
+        *,
+        exists: bool,
+    ) -> None:
+        self._dataset = dataset
+        self._out = out
+        self._architecture = architecture
+        self._settings = settings
+        self._resources = resources
+        self._should_stop = should_stop
+        self._exists = exists
+
+    def run(self) -> Generator[Event, None, None]:
+        with Team(self._resources.n_threads) as team:
+            started = time.perf_counter()
+            _compile(self._architecture, self._settings, team)
+            load_s = time.perf_counter() - started
+            plan = plan_memory(
+                self._dataset,
+                self._architecture,
+                self._settings,
+                self._resources,
+                interpreter_bytes=memory.resident_bytes(),
+            )
+            self._settings = msgspec.structs.replace(
+                self._settings, window_blocks=plan.window_blocks
+            )
+            with hold_run(self._out):
+                if not self._exists:
+                    write_record(
+                        self._out,
+                        new_record(self._dataset.path, self._dataset.fingerprint, self._settings),
+                    )
+                log = MetricsLog(self._out)
+                try:
+                    for event in self._events(team, plan, load_s):
+                        log.write({**event, "time": time.time()})
+                        yield event
+                finally:
+                    log.close()
+
+    def _events(self, team: Team, plan: MemoryPlan, load_s: float) -> Generator[Event, None, None]:
+        settings, dataset = self._settings, self._dataset
+        model = LinearModel(self._architecture, team, batch_size=settings.batch_size)
+        parameters = model.initial_parameters(settings.seed)
+        state = TrainState(
+            parameters,
+            _rule(model, settings),
+            np.zeros(len(parameters) if settings.early_stop else 0, np.float32),
+            Progress(),
+        )
+        n_rows = dataset.n_rows("train")
+        yield {
+            "event": "start",
+            "task": dataset.schema.target.task,
+            "loss_name": self._architecture.loss,
+            "target": dataset.schema.target.name,
+            "classes": list(dataset.schema.target.classes),
+            "rows": n_rows,
+            "parameters": len(parameters),
+            "steps_per_epoch": settings.steps_per_epoch(n_rows),
+            "total_steps": settings.total_steps(n_rows),
+            "batch_size": settings.batch_size,
+            "epochs": settings.epochs,
+            "threads": team.n_threads,
+            "window_rows": plan.window_rows,
+            "memory": {"budget": plan.budget, **plan.parts},
+            "compile_s": compile_seconds(),
+            "load_s": load_s,
+            "cache_problem": CACHE_PROBLEM,
+        }
+        if self._exists:
+            found, passed_over = self._newest_checkpoint()
+            if found is not None:
+                state = checkpoints.load_arrays(found, state)
+            yield {
+                "event": "resume",
+                "step": state.progress.step,
+                "epoch": state.progress.epoch,
+                "row": state.progress.row,
+                "taken": str(found.path) if found else None,
+                "passed_over": passed_over,
+            }
+        loop = Loop(
+            dataset,
+            model,
+            state,
+            settings=settings,
+            resources=self._resources,
+            plan=plan,
+            save=lambda: str(
+                checkpoints.write_checkpoint(
+                    self._out, state, settings=settings, fingerprint=dataset.fingerprint
+                )
+            ),
+            should_stop=self._should_stop,
+        )
+        yield from loop.run()
+        yield loop.checkpoint()
+        yield self._finish(model, state, loop)
+
+    def _newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        passed_over: list[str] = []
+        for found in checkpoints.find_checkpoints(self._out):
+            if isinstance(found, Checkpoint):
+                if found.header.fingerprint == self._dataset.fingerprint:
+                    return found, passed_over
+                passed_over.append(f"{found.path}: of another dataset")
+                checkpoints.discard(found.path)
+            else:
+                passed_over.append(str(found))
+                checkpoints.discard(Path(found.where))
+        return None, passed_over
+
+    def _finish(self, model: LinearModel, state: TrainState, loop: Loop) -> Event:
+        settings, dataset = self._settings, self._dataset
+        best = settings.early_stop > 0 and state.progress.best_epoch >= 0
+        parameters = state.best if best else model.settled(state.parameters, state.rule)
+        digest = parameters_digest(parameters)
+        header = ModelHeader(
+            format_version=1,
+            architecture=self._architecture,
+            schema=dataset.schema,
+            fingerprint=dataset.fingerprint,
+            steps=state.progress.step,
+            parameters_digest=digest,
+        )
+        vocabularies = tuple(
+            read_vocabulary(dataset.path, column) for column in dataset.schema.categorical
+        )
+        save_model(self._out, ModelFile(header, parameters, vocabularies))
+        return {
+            "event": "done",
+            **loop.summary(),
+            "best_epoch": state.progress.best_epoch if best else None,
+            "peak_rss_bytes": memory.peak_resident_bytes(),
+            "parameters_digest": digest,
+            "compile_s": compile_seconds(),
+            "checkpoint": loop.checkpoint_path,
+            "model": str(self._out / MODEL_NAME),
+        }
+
+
+def _rule(model: LinearModel, settings: TrainSettings) -> UpdateRule:
+    return make_rule(
+        settings.optimizer,
+        n_parameters=model.layout.n_parameters,
+        n_table_rows=model.layout.n_table_rows,
+    )
+
+
+def _compile(architecture: Architecture, settings: TrainSettings, team: Team) -> None:
+    """Run every kernel of a run once on a few rows, so that what follows is only training."""
+    model = LinearModel(architecture, team, batch_size=1)
+    parameters = model.initial_parameters(0)
+    rule = _rule(model, settings)
+    numeric = np.zeros((1, len(architecture.mean)), np.float32)
+    codes = np.zeros((1, len(architecture.cardinalities)), np.int32)
+    target = np.zeros(1, np.float32)
+    sums = np.zeros((1, 2))
+    model.take_steps(
+        parameters,
+        rule,
+        numeric=numeric,
+        codes=codes,
+        target=target,
+        weight=np.empty(0, np.float32),
+        batch_size=1,
+        step=0,
+        rates=np.zeros(1),
+        step_sums=sums,
+    )
+    model.settled(parameters, rule)
+    model.scores(parameters, numeric, codes)
+    order = OrderSettings("", 0, 1)
+    window_places(order, WindowPlan(0, 0, 0, (0,), 1), np.zeros(1, np.int32))
+    class_indices(np.zeros(1, np.float32), target, 1)
+    no_column = np.empty(0, np.float32)
+    n_columns = len(architecture.mean) + len(architecture.cardinalities) + 1
+    scatter_block(
+        np.zeros(4 * n_columns, np.uint8),
+        1,
+        4,
+        np.zeros(1, np.int32),
+        numeric,
+        codes,
+        target,
+        no_column,
+        no_column,
+        np.ones(codes.shape[1], np.int32),
+    )

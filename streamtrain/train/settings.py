@@ -1,0 +1,178 @@
+"""What a run is asked to do: what decides its result, and what only decides its speed."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import msgspec
+
+from streamtrain.errors import ConfigError
+from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
+from streamtrain.optim.schedules import Schedule, ScheduleName
+from streamtrain.store.dataset import IoMethod
+
+DEFAULT_BATCH_SIZE = 256
+_AUTO_STEPS = 500
+
+
+class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the trained parameters depend on, besides the dataset.
+
+    A run is resumed with the same settings or not at all.
+
+    Parameters
+    ----------
+    model : str
+        "linear".
+    loss : str or None
+        None guesses it from the target.
+    optimizer : OptimizerSettings
+    lr : float or None
+        Highest learning rate; None takes the optimizer's default. Larger
+        learns faster until it diverges.
+    schedule : {"constant", "step", "cosine"}
+    warmup_steps : int
+        Steps in which the rate rises from 0.
+    decay, decay_steps : float, int
+        Of the step schedule.
+    epochs : int
+        Passes over the train split.
+    max_steps : int or None
+        End after so many steps, in the middle of an epoch if need be.
+    batch_size : int
+        Rows of a gradient. Larger is faster per row up to some thousands, and
+        takes fewer, smoother steps.
+    seed : int
+        Of the order of rows.
+    early_stop : int
+        End after so many epochs without a better validation loss, and keep the
+        best epoch's parameters; 0 never.
+    drop_last : bool
+        Leave out the last batch of an epoch if it is not whole.
+    shuffle : bool
+        False reads rows as they lie.
+    window_blocks : int
+        Blocks that are shuffled together; 0 chooses about 131,072 rows, or what
+        the budget holds. More mix better and take more memory.
+    """
+
+    model: str = "linear"
+    loss: str | None = None
+    optimizer: OptimizerSettings = OptimizerSettings()
+    lr: float | None = None
+    schedule: ScheduleName = "constant"
+    warmup_steps: int = 0
+    decay: float = 0.5
+    decay_steps: int = 0
+    epochs: int = 1
+    max_steps: int | None = None
+    batch_size: int = DEFAULT_BATCH_SIZE
+    seed: int = 0
+    early_stop: int = 0
+    drop_last: bool = False
+    shuffle: bool = True
+    window_blocks: int = 0
+
+    def check(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option.
+        """
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{getattr(self, name)} is less than 1", where=option)
+        for name in ("seed", "early_stop", "window_blocks", "decay_steps"):
+            if getattr(self, name) < 0:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{getattr(self, name)} is negative", where=option)
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ConfigError(f"{self.max_steps} is less than 1", where="--max-steps")
+        self.optimizer.check()
+        self.plan_schedule(1).check()
+
+    def steps_per_epoch(self, n_rows: int) -> int:
+        """Return the batches of an epoch of `n_rows` rows."""
+        whole, rest = divmod(n_rows, self.batch_size)
+        return whole + (1 if rest and not self.drop_last else 0)
+
+    def total_steps(self, n_rows: int) -> int:
+        """Return the steps of the whole run, unless it stops early."""
+        steps = self.epochs * self.steps_per_epoch(n_rows)
+        return min(steps, self.max_steps) if self.max_steps else steps
+
+    def plan_schedule(self, total_steps: int) -> Schedule:
+        """Return the schedule of the rate for a run of so many steps."""
+        rate = DEFAULT_RATES.get(self.optimizer.name, 0.0) if self.lr is None else self.lr
+        return Schedule(
+            name=self.schedule,
+            rate=rate,
+            total_steps=total_steps,
+            warmup_steps=self.warmup_steps,
+            decay=self.decay,
+            decay_steps=self.decay_steps,
+        )
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run may use. None of it shows in the parameters.
+
+    Parameters
+    ----------
+    memory : int or None
+        Bytes for the whole process; None takes half of what there is.
+    threads : int
+        Threads that compute.
+    prefetch : int
+        Windows read ahead; each costs one window of memory.
+    io : {"pread", "mmap"}
+        How blocks are read.
+    checkpoint_steps : int or None
+    checkpoint_seconds : float or None
+        A checkpoint every so often; either, neither or both.
+    """
+
+    memory: int | None = None
+    threads: int = 0
+    prefetch: int = 1
+    io: IoMethod = "pread"
+    checkpoint_steps: int | None = None
+    checkpoint_seconds: float | None = 60.0
+
+    def check(self) -> None:
+        """Refuse values that cannot work.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option.
+        """
+        if self.threads < 0 or self.threads > 1024:
+            raise ConfigError(f"{self.threads} is not from 0 to 1024", where="--threads")
+        if not 0 <= self.prefetch <= 64:
+            raise ConfigError(f"{self.prefetch} is not from 0 to 64", where="--prefetch")
+
+    @property
+    def n_threads(self) -> int:
+        """Threads that compute: as asked, or every core this process may use."""
+        return self.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def n_readers(self) -> int:
+        """Threads that read: one for every four that compute."""
+        return max(1, self.n_threads // 4)
+
+
+ResumeMode = Literal["auto", "never"]
+
+
+def auto_batch_size(n_rows: int) -> int:
+    """Return a batch size that leaves at least 500 steps an epoch, from 32 to 1,024."""
+    size = 32
+    while size < 1024 and n_rows // (2 * size) >= _AUTO_STEPS:
+        size *= 2
+    return min(size, max(n_rows, 1))

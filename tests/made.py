@@ -1,0 +1,113 @@
+"""Datasets made for tests, without ingest: legible rows, sizes as asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from streamtrain.store.manifest import Manifest, write_manifest
+from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
+from streamtrain.store.shards import ShardWriter, arrow_schema
+
+
+def statistics(values):
+    present = values[~np.isnan(values)].astype(np.float64)
+    if not len(present):
+        return NumericStatistics(0, len(values), 0.0, 0.0, 0.0, 0.0)
+    return NumericStatistics(
+        len(present),
+        len(values) - len(present),
+        float(present.mean()),
+        float(present.std()),
+        float(present.min()),
+        float(present.max()),
+    )
+
+
+def make_dataset(
+    folder: Path,
+    *,
+    n_rows=1000,
+    n_numeric=2,
+    cardinalities=(5, 40),
+    block_rows=64,
+    splits=("train", "valid"),
+    n_classes=2,
+    weighted=False,
+    seed=0,
+    legible=False,
+):
+    """Write a dataset whose target follows from its columns; rows are numbered if legible."""
+    rng = np.random.default_rng(seed)
+    parts = {}
+    effects = [rng.normal(size=c) for c in cardinalities]
+    for split in splits:
+        n = n_rows if split == "train" else max(n_rows // 4, 1)
+        numeric = rng.normal(size=(n, n_numeric)).astype(np.float32)
+        codes = np.stack(
+            [rng.integers(0, c, n) for c in cardinalities] or [np.zeros(n, int)], axis=1
+        )[:, : len(cardinalities)].astype(np.int32)
+        score = numeric.sum(axis=1) + sum(e[codes[:, f]] for f, e in enumerate(effects))
+        if n_classes == 0:
+            target = score + 0.1 * rng.normal(size=n)
+        elif n_classes == 2:
+            target = (rng.random(n) < 1 / (1 + np.exp(-score))).astype(float)
+        else:
+            target = np.clip(np.floor((score + 3) * n_classes / 6), 0, n_classes - 1)
+        if legible:
+            numeric[:] = np.arange(n, dtype=np.float32)[:, None]
+            codes[:] = np.arange(n)[:, None]
+            target = np.arange(n) % 2 if n_classes == 2 else np.arange(n)
+        weight = rng.uniform(0.5, 2.0, n).astype(np.float32)
+        parts[split] = (numeric, codes, np.asarray(target, np.float32), weight)
+    if legible:
+        cardinalities = tuple(n_rows for _ in cardinalities)
+    numeric, _, target, weight = parts["train"]
+    tasks = {0: "regression", 2: "binary"}
+    schema = Schema(
+        columns=(
+            *(
+                Column(f"n{j}", "numeric", statistics=statistics(numeric[:, j]))
+                for j in range(n_numeric)
+            ),
+            *(Column(f"c{f}", "categorical", cardinality=c) for f, c in enumerate(cardinalities)),
+        ),
+        target=Target(
+            "y",
+            tasks.get(n_classes, "classes"),
+            tuple(str(c) for c in range(n_classes)),
+            tuple(float(c) for c in range(n_classes)),
+            False,
+            tuple(int((target == c).sum()) for c in range(n_classes)),
+            statistics(target),
+            1.0,
+        ),
+        weight="w" if weighted else None,
+        weight_statistics=statistics(weight) if weighted else None,
+    )
+    folder.mkdir(parents=True)
+    shards = {}
+    for split, (x, k, y, w) in parts.items():
+        columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
+        columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
+        columns += [y, w] if weighted else [y]
+        with ShardWriter(folder, split, arrow_schema(schema), block_rows=block_rows) as writer:
+            writer.append(columns)
+        shards[split] = tuple(writer.shards)
+    write_manifest(
+        folder,
+        Manifest(
+            format_version=1,
+            format="parquet",
+            schema=schema,
+            splits=shards,
+            sources=(),
+            files={},
+            seed=0,
+            shuffled=True,
+            block_rows=block_rows,
+            split_fractions={},
+        ),
+    )
+    return folder
