@@ -34,9 +34,10 @@ def byte_kinds(data, begin, end):
     """
     high = np.uint8(0)
     nul = np.uint8(0)
-    for i in range(begin, end):
-        high |= data[i]
-        nul |= np.uint8(data[i] == 0)
+    view = data[begin:end]  # its indices are plainly not negative: the loop becomes SIMD
+    for i in range(view.shape[0]):
+        high |= view[i]
+        nul |= np.uint8(view[i] == 0)
     return nul != 0, high >= 128
 
 

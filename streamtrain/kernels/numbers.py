@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamtrain.kernels._jit import inline, kernel
-from streamtrain.kernels.strings import is_missing
+from streamtrain.kernels.strings import is_missing, may_be_missing
 
 PRESENT, MISSING, NOT_A_NUMBER, NOT_FINITE, UNDECIDED = 0, 1, 2, 3, 4
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -129,7 +129,10 @@ def parse_numbers(
         stop = np.int64(stops[r])
         out[r] = np.nan
         status[r] = MISSING
-        if use[r] == 0 or is_missing(data, i, stop, first_bytes, offsets, texts):
+        if use[r] == 0 or (
+            may_be_missing(data, i, stop, first_bytes)
+            and is_missing(data, i, stop, first_bytes, offsets, texts)
+        ):
             continue
         while i < stop and (data[i] == 32 or data[i] == 9):
             i += 1

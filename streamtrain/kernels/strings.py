@@ -1,8 +1,9 @@
 """A table of distinct byte strings: 64-bit hash to find, exact comparison to decide.
 
 Strings lie in one buffer with at least 8 readable bytes after the last. An
-entry is two 64-bit words, the string's first 8 bytes and its place in the
-arena (offset << 24 | length), so that a short string is compared in one load.
+entry is four 64-bit words in half a cache line: the string's first 8 bytes, its
+place in the arena (offset << 24 | length), its count, its id. A string of up to
+8 bytes is compared in one load.
 
 m = entries, S = slots (a power of two), n = cells.
 """
@@ -28,15 +29,17 @@ _ID = np.uint64(0xFFFFFFFF)
 @inline
 def load_word(data, i):
     """Return the 8 bytes at `i` as a little-endian uint64 (one load after optimisation)."""
+    # Unsigned indices: a signed one costs a test for wrapping around.
+    j = np.uint64(i)
     return (
-        np.uint64(data[i])
-        | (np.uint64(data[i + 1]) << np.uint64(8))
-        | (np.uint64(data[i + 2]) << np.uint64(16))
-        | (np.uint64(data[i + 3]) << np.uint64(24))
-        | (np.uint64(data[i + 4]) << np.uint64(32))
-        | (np.uint64(data[i + 5]) << np.uint64(40))
-        | (np.uint64(data[i + 6]) << np.uint64(48))
-        | (np.uint64(data[i + 7]) << np.uint64(56))
+        np.uint64(data[j])
+        | (np.uint64(data[j + np.uint64(1)]) << np.uint64(8))
+        | (np.uint64(data[j + np.uint64(2)]) << np.uint64(16))
+        | (np.uint64(data[j + np.uint64(3)]) << np.uint64(24))
+        | (np.uint64(data[j + np.uint64(4)]) << np.uint64(32))
+        | (np.uint64(data[j + np.uint64(5)]) << np.uint64(40))
+        | (np.uint64(data[j + np.uint64(6)]) << np.uint64(48))
+        | (np.uint64(data[j + np.uint64(7)]) << np.uint64(56))
     )
 
 
@@ -73,6 +76,12 @@ def same_tail(data, start, other, at, length):
 
 
 @inline
+def may_be_missing(data, start, stop, first_bytes):
+    """Return False for a cell whose first byte says that it is not missing."""
+    return start == stop or first_bytes[data[np.uint64(start)]]
+
+
+@inline
 def is_missing(data, start, stop, first_bytes, offsets, texts):
     """Return whether a cell, spaces and tabs around it aside, is a missing-value text.
 
@@ -81,7 +90,8 @@ def is_missing(data, start, stop, first_bytes, offsets, texts):
     data : uint8, read
     start, stop : int
     first_bytes : (257,) bool, read
-        First bytes of the texts; the last element stands for the empty text.
+        First bytes of the texts, space and tab; the last element stands for the empty text.
+        Look here first (`may_be_missing`): most cells need no more.
     offsets : (t + 1,) int64, read
     texts : uint8, read
     """
@@ -130,7 +140,7 @@ def hash_cells(data, starts, stops, out):
 @kernel
 def intern_cells(
     data, starts, stops, use, first_bytes, offsets, texts,
-    slots, entries, counts, ids, arena, sizes, begin, out,
+    slots, entries, arena, sizes, begin, out,
 ):  # fmt: skip
     """Give every cell the id of its string, adding new strings; stop when there is no room.
 
@@ -144,9 +154,7 @@ def intern_cells(
         See `is_missing`.
     slots : (S,) uint64, updated
         0 for empty, else the hash's upper half and (entry + 1).
-    entries : (capacity, 2) uint64, updated
-    counts : (capacity,) int64, updated
-    ids : (capacity,) int32, updated
+    entries : (capacity, 4) uint64, updated
     arena : uint8, updated
     sizes : (3,) int64, updated
         Entries, arena bytes, the next id.
@@ -171,7 +179,9 @@ def intern_cells(
             continue
         start = starts[r]
         stop = stops[r]
-        if is_missing(data, start, stop, first_bytes, offsets, texts):
+        if may_be_missing(data, start, stop, first_bytes) and is_missing(
+            data, start, stop, first_bytes, offsets, texts
+        ):
             out[r] = 0
             continue
         length = stop - start
@@ -196,7 +206,7 @@ def intern_cells(
                     break
             at = (at + _ONE) & mask
         if found < 0:
-            if n_entries >= room or used + length > arena.shape[0]:
+            if n_entries >= room or used + length + PADDING_BYTES > arena.shape[0]:
                 done = r
                 break
             found = n_entries
@@ -206,13 +216,13 @@ def intern_cells(
             for k in range(length):
                 arena[used + k] = data[start + k]
             used += length
-            counts[found] = 0
-            ids[found] = np.int32(sizes[2])
+            entries[found, 2] = _ZERO
+            entries[found, 3] = np.uint64(sizes[2])
             sizes[2] += 1
             n_entries += 1
         if use[r] == 2:
-            counts[found] += 1
-        out[r] = ids[found] + 1
+            entries[found, 2] += _ONE
+        out[r] = np.int32(entries[found, 3] + _ONE)
     sizes[0] = n_entries
     sizes[1] = used
     return done
@@ -225,7 +235,7 @@ def fill_slots(slots, entries, arena, n_entries):
     Parameters
     ----------
     slots : (S,) uint64, updated
-    entries : (capacity, 2) uint64, read
+    entries : (capacity, 4) uint64, read
     arena : uint8, read
     n_entries : int
     """
@@ -254,7 +264,9 @@ def find_cells(data, starts, stops, first_bytes, offsets, texts, slots, entries,
     for r in range(starts.shape[0]):
         start = starts[r]
         stop = stops[r]
-        if is_missing(data, start, stop, first_bytes, offsets, texts):
+        if may_be_missing(data, start, stop, first_bytes) and is_missing(
+            data, start, stop, first_bytes, offsets, texts
+        ):
             out[r] = 0
             continue
         length = stop - start
@@ -282,10 +294,10 @@ def find_cells(data, starts, stops, first_bytes, offsets, texts, slots, entries,
 
 
 @inline
-def _comes_before(a, b, counts, entries, arena):
+def _comes_before(a, b, entries, arena):
     """Return whether entry `a` precedes `b`: count descending, then bytes ascending."""
-    if counts[a] != counts[b]:
-        return counts[a] > counts[b]
+    if entries[a, 2] != entries[b, 2]:
+        return entries[a, 2] > entries[b, 2]
     n_a = np.int64(entries[a, 1] & _LENGTH)
     n_b = np.int64(entries[b, 1] & _LENGTH)
     at_a = np.int64(entries[a, 1] >> _24)
@@ -297,15 +309,14 @@ def _comes_before(a, b, counts, entries, arena):
 
 
 @kernel
-def sort_entries(order, scratch, counts, entries, arena):
+def sort_entries(order, scratch, entries, arena):
     """Sort entry numbers by count descending, ties by bytes ascending (merge sort).
 
     Parameters
     ----------
     order : (m,) int64, updated
     scratch : (m,) int64, overwritten
-    counts : (capacity,) int64, read
-    entries : (capacity, 2) uint64, read
+    entries : (capacity, 4) uint64, read
     arena : uint8, read
     """
     n = order.shape[0]
@@ -318,7 +329,7 @@ def sort_entries(order, scratch, counts, entries, arena):
             j = middle
             for k in range(low, high):
                 if i < middle and (
-                    j >= high or _comes_before(order[i], order[j], counts, entries, arena)
+                    j >= high or _comes_before(order[i], order[j], entries, arena)
                 ):
                     scratch[k] = order[i]
                     i += 1
@@ -336,7 +347,7 @@ def copy_strings(entries, arena, order, offsets, out):
 
     Parameters
     ----------
-    entries : (capacity, 2) uint64, read
+    entries : (capacity, 4) uint64, read
     arena : uint8, read
     order : (m,) int64, read
     offsets : (m + 1,) int64, overwritten

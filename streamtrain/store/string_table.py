@@ -16,8 +16,8 @@ from streamtrain.kernels import numbers, strings
 
 Bytes = npt.NDArray[np.uint8]
 _MIN_ENTRIES = 64
-_ENTRY_BYTES = 16 + 8 + 8 + 4 + 4 * 8
-"""Entry, count, error, id, and up to four slots an entry after a doubling."""
+_ENTRY_BYTES = 32 + 8 + 4 * 8
+"""Entry, error, and up to four slots an entry after a doubling."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class MissingTexts:
     def __init__(self, texts: Sequence[str]) -> None:
         encoded = [text.strip(" \t").encode() for text in texts]
         self.first_bytes = np.zeros(257, np.bool_)
+        self.first_bytes[[9, 32]] = True
         for text in encoded:
             self.first_bytes[text[0] if text else 256] = True
         self.offsets = np.zeros(len(encoded) + 1, np.int64)
@@ -110,16 +111,22 @@ class StringTable:
 
     def __init__(self) -> None:
         self._slots = np.zeros(4 * _MIN_ENTRIES, np.uint64)
-        self._entries = np.zeros((_MIN_ENTRIES, 2), np.uint64)
-        self._counts = np.zeros(_MIN_ENTRIES, np.int64)
+        self._entries = np.zeros((_MIN_ENTRIES, 4), np.uint64)
         self._errors = np.zeros(_MIN_ENTRIES, np.int64)
-        self._ids = np.zeros(_MIN_ENTRIES, np.int32)
         self._arena = np.zeros(1024, np.uint8)
         self._sizes = np.zeros(3, np.int64)
         self.floor = 0
 
     def __len__(self) -> int:
         return int(self._sizes[0])
+
+    @property
+    def _counts(self) -> npt.NDArray[np.int64]:
+        return self._entries[: len(self), 2].astype(np.int64)
+
+    @property
+    def _ids(self) -> npt.NDArray[np.int64]:
+        return self._entries[: len(self), 3].astype(np.int64)
 
     @property
     def n_ids(self) -> int:
@@ -158,8 +165,7 @@ class StringTable:
         while True:
             done = strings.intern_cells(
                 cells.data, cells.starts, cells.stops, use, *missing.arrays,
-                self._slots, self._entries, self._counts, self._ids, self._arena,
-                self._sizes, done, out,
+                self._slots, self._entries, self._arena, self._sizes, done, out,
             )  # fmt: skip
             if done == len(cells):
                 break
@@ -169,15 +175,15 @@ class StringTable:
 
     def _grow(self, length: int) -> None:
         n = len(self)
-        if 2 * n >= len(self._entries):
-            self._entries = np.resize(self._entries, (2 * len(self._entries), 2))
-            for name in ("_counts", "_errors", "_ids"):
-                old = getattr(self, name)
-                setattr(self, name, np.concatenate([old, np.zeros_like(old)]))
-        if 2 * (n + 1) > len(self._slots) // 2:
+        if n >= len(self._entries):
+            entries = np.zeros((2 * len(self._entries), 4), np.uint64)
+            entries[:n] = self._entries[:n]
+            self._entries = entries
+            self._errors = np.concatenate([self._errors, np.zeros_like(self._errors)])
+        if 2 * (n + 1) > len(self._slots):
             self._fill(4 * len(self._slots) if n < 1 << 16 else 2 * len(self._slots))
         used = int(self._sizes[1])
-        if used + length + strings.PADDING_BYTES > len(self._arena) // 2:
+        if used + length + strings.PADDING_BYTES > len(self._arena):
             size = max(2 * len(self._arena), used + length + strings.PADDING_BYTES)
             arena = np.zeros(size, np.uint8)
             arena[:used] = self._arena[:used]
@@ -190,9 +196,8 @@ class StringTable:
     def clear(self) -> None:
         """Give the memory back; `floor` and `n_ids` stay."""
         self._slots = np.zeros(2, np.uint64)
-        self._entries = np.zeros((0, 2), np.uint64)
-        self._counts = self._errors = np.zeros(0, np.int64)
-        self._ids = np.zeros(0, np.int32)
+        self._entries = np.zeros((0, 4), np.uint64)
+        self._errors = np.zeros(0, np.int64)
         self._arena = np.zeros(0, np.uint8)
         self._sizes[:2] = 0
 
@@ -201,7 +206,7 @@ class StringTable:
         n = len(self)
         if n == 0:
             return
-        bound = self._counts[:n] + self._errors[:n]
+        bound = self._counts + self._errors[:n]
         self.floor = max(self.floor, int(np.partition(bound, n // 2)[n // 2]))
         self._keep(np.flatnonzero(bound > self.floor))
 
@@ -209,15 +214,13 @@ class StringTable:
         offsets, data = self._copied(kept)
         m = len(kept)
         capacity = max(_MIN_ENTRIES, 1 << int(2 * m).bit_length())
-        entries = np.zeros((capacity, 2), np.uint64)
-        entries[:m, 0] = self._entries[kept, 0]
+        entries = np.zeros((capacity, 4), np.uint64)
+        entries[:m] = self._entries[kept]
         lengths = np.diff(offsets).astype(np.uint64)
         entries[:m, 1] = (offsets[:-1].astype(np.uint64) << np.uint64(24)) | lengths
-        for name in ("_counts", "_errors", "_ids"):
-            old = getattr(self, name)
-            new = np.zeros(capacity, old.dtype)
-            new[:m] = old[kept]
-            setattr(self, name, new)
+        errors = np.zeros(capacity, np.int64)
+        errors[:m] = self._errors[kept]
+        self._errors = errors
         self._entries = entries
         self._arena = data
         self._sizes[0], self._sizes[1] = m, offsets[-1]
@@ -244,12 +247,12 @@ class StringTable:
         data : uint8
             Padded with 8 bytes.
         """
-        order = np.flatnonzero(self._counts[: len(self)] >= max(at_least, 1))
+        order = np.flatnonzero(self._counts >= max(at_least, 1))
         scratch = np.empty_like(order)
-        strings.sort_entries(order, scratch, self._counts, self._entries, self._arena)
+        strings.sort_entries(order, scratch, self._entries, self._arena)
         order = order[:at_most]
         offsets, data = self._copied(order)
-        return self._ids[order].astype(np.int64), self._counts[order], offsets, data
+        return self._ids[order], self._counts[order], offsets, data
 
     def listed(
         self,
@@ -259,7 +262,7 @@ class StringTable:
         offsets, data = self._copied(np.arange(n))
         raw, bounds = data.tobytes(), offsets.tolist()
         texts = [raw[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
-        return self._ids[:n].astype(np.int64), self._counts[:n].copy(), texts
+        return self._ids, self._counts, texts
 
 
 class StringIndex:
@@ -269,7 +272,7 @@ class StringIndex:
         n = len(offsets) - 1
         self._arena = np.concatenate([data[: offsets[-1]], np.zeros(8, np.uint8)])
         lengths = np.diff(offsets).astype(np.uint64)
-        self._entries = np.zeros((max(n, 1), 2), np.uint64)
+        self._entries = np.zeros((max(n, 1), 4), np.uint64)
         starts = offsets[:-1].astype(np.uint64)
         self._entries[:n, 1] = (starts << np.uint64(24)) | lengths
         words = np.zeros(n, np.uint64)

@@ -1,0 +1,204 @@
+"""Raw files as typed record batches, for predict and evaluate."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_tools.byte_stream import check_encoding
+from data_tools.csv_source import BUFFER_BYTES, CsvOptions
+from data_tools.source import Piece, PieceBuffer, Records, Source
+from data_tools.sources import open_sources
+from streamtrain import memory as process_memory
+from streamtrain.config import nearest
+from streamtrain.errors import SchemaError
+from streamtrain.kernels import numbers, strings
+from streamtrain.store.schema import Schema
+from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
+
+_MAX_CELLS = 1 << 18
+
+
+@dataclass(frozen=True)
+class RawRows:
+    """Consecutive records of a source, in order.
+
+    Parameters
+    ----------
+    batch : pa.RecordBatch
+        The good records: float64 numbers with NaN for missing, strings with
+        missing ones as written.
+    n_records : int
+        Bad ones included.
+    ordinals_within_batch : (batch.num_rows,) int64
+        Where the good records stand among the n_records, ascending.
+    reasons : dict of int to str
+        Why each other record is bad, by its position.
+    source : str
+    lines : (n_records,) int64
+        Physical line of each record, from 1.
+    """
+
+    batch: pa.RecordBatch
+    n_records: int
+    ordinals_within_batch: npt.NDArray[np.int64]
+    reasons: dict[int, str]
+    source: str
+    lines: npt.NDArray[np.int64]
+
+
+def read_raw(
+    sources: Sequence[str],
+    schema: Schema,
+    *,
+    threads: int = 1,
+    memory: int | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[RawRows]:
+    """Yield the records of raw files in order, with the columns that a schema names.
+
+    Target, weight and exposure are there if every source has them. A record
+    with a feature that is not a number where one is expected is bad; a target,
+    weight or exposure that is not reads as missing.
+
+    Parameters
+    ----------
+    sources : sequence of str
+        Files, globs, ``-``.
+    schema : Schema
+    threads : int
+        Parse this many pieces at once; changes speed alone.
+    memory : int or None
+        Budget of the whole process in bytes.
+    encoding : str
+
+    Raises
+    ------
+    NoInputError, SourceError
+        If a source is not there or cannot be read.
+    SchemaError
+        If a feature is not there, with the nearest name.
+    BudgetError
+        If the budget cannot hold one thread's work.
+    """
+    threads = _fit(threads, memory)
+    dialect = CsvOptions(schema.delimiter or None, schema.header, check_encoding(encoding))
+    with contextlib.ExitStack() as stack:
+        spool = Path("stdin")
+        if "-" in sources:
+            spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stdin"
+        opened = open_sources(sources, dialect, spool=spool)
+        reader = _Reader(opened, schema)
+        yield from reader.read(threads)
+
+
+def _fit(threads: int, budget: int | None) -> int:
+    if budget is None:
+        return threads
+    one = 2 * BUFFER_BYTES + 24 * _MAX_CELLS
+    base = process_memory.resident_bytes()
+    process_memory.require(
+        budget,
+        {"process so far": base, "pieces of text": one},
+        remedy="raise --memory",
+        what="reading raw rows",
+    )
+    return max(1, min(threads, (budget - base) // (2 * one)))
+
+
+class _Reader:
+    def __init__(self, sources: Sequence[Source], schema: Schema) -> None:
+        self._sources = sources
+        self._missing = MissingTexts(schema.missing)
+        found = sources[0].columns
+        for column in schema.columns:
+            if column.name not in found:
+                raise SchemaError(
+                    f"no column {column.name!r}{nearest(column.name, found)}",
+                    where=sources[0].name,
+                    remedy="score rows with the columns of training",
+                )
+        self._numeric = [c.name for c in schema.numeric]
+        self._text = [c.name for c in schema.categorical]
+        target = schema.target.name
+        extra = [name for name in (schema.weight, schema.exposure) if name is not None]
+        if not schema.target.is_text:
+            extra.append(target)
+        self._lenient = [name for name in extra if name in found]
+        if schema.target.is_text and target in found:
+            self._text.append(target)
+        self._wanted = [*self._numeric, *self._lenient, *self._text]
+
+    def read(self, threads: int) -> Iterator[RawRows]:
+        free: SimpleQueue[PieceBuffer] = SimpleQueue()
+        for _ in range(threads):
+            free.put(PieceBuffer(BUFFER_BYTES))
+        with ThreadPoolExecutor(threads, thread_name_prefix="read-raw") as executor:
+            for s, source in enumerate(self._sources):
+                line = 0
+                waiting: list[tuple[Piece, Future[list[RawRows]]]] = []
+                pieces = source.pieces(s, free.get)
+                more = True
+                while more or waiting:
+                    # Never ask for a buffer that only this loop could give back.
+                    while more and len(waiting) < threads:
+                        piece = next(pieces, None)
+                        more = piece is not None
+                        if piece is not None:
+                            future = executor.submit(self._parse, source, piece)
+                            waiting.append((piece, future))
+                    if not waiting:
+                        break
+                    piece, future = waiting.pop(0)
+                    rows = future.result()
+                    free.put(piece.buffer)
+                    line += piece.first_line
+                    for raw in rows:
+                        yield RawRows(
+                            raw.batch, raw.n_records, raw.ordinals_within_batch, raw.reasons,
+                            raw.source, raw.lines[:-1] + line + 1,
+                        )  # fmt: skip
+                        line += int(raw.lines[-1])
+
+    def _parse(self, source: Source, piece: Piece) -> list[RawRows]:
+        splitter = source.splitter(self._wanted, max_cells=_MAX_CELLS)
+        return [self._type(source.name, records) for records in splitter.split(piece)]
+
+    def _type(self, source: str, records: Records) -> RawRows:
+        n = records.n_records
+        reasons = {r.record: r.reason for r in records.rejections}
+        columns: list[npt.NDArray[np.float64]] = []
+        status = np.empty(n, np.uint8)
+        n_numbers = len(self._numeric) + len(self._lenient)
+        for c in range(n_numbers):
+            values = np.empty(n)
+            parse_cells(records.cells[c], records.good, self._missing, values, status)
+            columns.append(values)
+            if c < len(self._numeric):
+                for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
+                    what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
+                    reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
+        good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
+        arrays = [pa.array(values[good]) for values in columns]
+        arrays += [_as_strings(cells, good) for cells in records.cells[n_numbers:]]
+        # The last element carries the batch's physical lines to `read`.
+        lines = np.append(records.lines.astype(np.int64), records.n_lines)
+        batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)
+        return RawRows(batch, n, good, reasons, source, lines)
+
+
+def _as_strings(cells: TextCells, picks: npt.NDArray[np.int64]) -> pa.Array:
+    starts, stops = cells.starts[picks], cells.stops[picks]
+    offsets = np.zeros(len(picks) + 1, np.int32)
+    data = np.empty(int((stops - starts).sum()), np.uint8)
+    strings.copy_cells(cells.data, starts, stops, offsets, data)
+    return pa.StringArray.from_buffers(len(picks), pa.py_buffer(offsets), pa.py_buffer(data))
