@@ -150,7 +150,9 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 @click.option("--format", "file_format", type=click.Choice(["parquet"]), default="parquet")
 @click.option("--memory", help="Most memory to use, like 512MB. Default: half of what there is.")
 @click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle and the splits.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the shuffle and the splits."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) -> None:

@@ -67,7 +67,9 @@ class Encoder:
         for column in schema.categorical:
             vocabulary = vocabularies.get(column.name)
             if vocabulary is None or vocabulary.cardinality != column.cardinality:
-                raise SchemaError("has no vocabulary of its cardinality", where=f"column {column.name!r}")
+                raise SchemaError(
+                    "has no vocabulary of its cardinality", where=f"column {column.name!r}"
+                )
             self._indices.append(StringIndex(vocabulary.offsets, vocabulary.data))
         self._classes: StringIndex | None = None
         if schema.target.is_text:
@@ -137,13 +139,19 @@ class Encoder:
         elif _is_text(kind):
             values, status = np.empty(len(array)), np.empty(len(array), np.uint8)
             use = np.ones(len(array), np.uint8)
-            _, bad, infinite = parse_cells(_as_cells(array, name), use, self._missing, values, status)
+            _, bad, infinite = parse_cells(
+                _as_cells(array, name), use, self._missing, values, status
+            )
             if bad or infinite:
                 raise SchemaError(
-                    "holds text that is not a number", where=f"column {name!r}", remedy="mend the source"
+                    "holds text that is not a number",
+                    where=f"column {name!r}",
+                    remedy="mend the source",
                 )
             return values.astype(np.float32)
-        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        elif not (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        ):
             raise SchemaError(f"is {kind}, expected numbers", where=f"column {name!r}")
         wide = array.cast(pa.float64(), safe=False)
         values = wide.to_numpy(zero_copy_only=False)
@@ -159,7 +167,8 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     names = batch.schema.names
     if name not in names:
         raise SchemaError(
-            f"no column {name!r}{nearest(name, names)}", remedy="score rows with the columns of training"
+            f"no column {name!r}{nearest(name, names)}",
+            remedy="score rows with the columns of training",
         )
     return batch.column(names.index(name))
 
@@ -176,13 +185,17 @@ def _as_cells(array: pa.Array, name: str) -> TextCells:
         try:
             array = array.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SchemaError(f"is {array.type}, expected text", where=f"column {name!r}") from error
+            raise SchemaError(
+                f"is {array.type}, expected text", where=f"column {name!r}"
+            ) from error
     n = len(array)
     if n == 0:
         return TextCells(np.zeros(8, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
     kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
     _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + n + 1].astype(np.int64)
+    offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + n + 1].astype(
+        np.int64
+    )
     first, last = int(offsets[0]), int(offsets[-1])
     data = np.zeros(last - first + 8, np.uint8)
     if data_buffer is not None:

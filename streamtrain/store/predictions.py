@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -45,7 +47,9 @@ class PredictionWriter:
     def __init__(self, path: Path, names: Sequence[str], *, overwrite: bool = False) -> None:
         if path.suffix not in {".csv", ".parquet"}:
             raise UsageError(
-                f"{path.name!r} does not end in .csv or .parquet", where="--out", remedy="name it so"
+                f"{path.name!r} does not end in .csv or .parquet",
+                where="--out",
+                remedy="name it so",
             )
         if path.is_dir():
             raise OutputError("is a directory, expected a file", where=str(path))
@@ -145,3 +149,20 @@ class PredictionWriter:
             self.close()
         else:
             self.abandon()
+
+
+def spread(column: Any, places: npt.NDArray[np.int64], n: int) -> pa.Array:
+    """Return a column of n rows with values at `places` and null elsewhere.
+
+    Parameters
+    ----------
+    column : (k,) array
+    places : (k,) int64, ascending
+    n : int
+    """
+    picks = np.full(n, -1, np.int64)
+    picks[places] = np.arange(len(places))
+    missing = picks < 0
+    indices = pa.array(np.where(missing, 0, picks), mask=missing)
+    values = column if isinstance(column, pa.Array) else pa.array(column)
+    return values.take(indices)
