@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+import streamtrain
 from streamtrain import memory as budget
 from streamtrain.config import nearest, parse_interval, parse_size
 from streamtrain.errors import ConfigError, DivergedError
@@ -197,6 +198,10 @@ def train(
         resume=resume,
         should_stop=should_stop,
     )
+
+
+# The imports above bound the subpackage of this name to the package.
+streamtrain.train = train
 
 
 def make_settings(options: dict[str, Any]) -> TrainSettings:

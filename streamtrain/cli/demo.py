@@ -48,8 +48,10 @@ _DISK_BYTES_PER_ROW = 680
     metavar="SIZE",
     help="Bound on the resident memory of every step.",
 )
-@click.option("--epochs", type=int, default=1, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--epochs", type=int, default=1, show_default=True, help="Passes over the train split."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the click log.")
 @json_option
 def demo(
     *, rows: int, out: Path | None, memory: int, epochs: int, seed: int, as_json: bool

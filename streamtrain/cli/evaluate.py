@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("sources", nargs=-1, metavar="[DATASET | SOURCE...]")
 @click.option(
-    "--split", metavar="NAME", show_default="test", help="train, valid or test of a dataset."
+    "--split", metavar="NAME", show_default="test", help="Split of a dataset: train, valid or test."
 )
 @memory_option
 @threads_option

@@ -109,26 +109,53 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-@click.command()
+@click.command(short_help="Turn files of rows into a dataset.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The dataset to write.")
-@click.option("--target", required=True, help="Column to predict.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DATASET",
+    help="Directory to write the dataset to.",
+)
+@click.option("--target", required=True, metavar="COLUMN", help="Column to predict.")
 @click.option(
     "--split",
     default="valid=0.1,test=0.1",
     show_default=True,
-    help="Shares drawn from the rows; 'none' leaves all to train.",
+    metavar="SHARES",
+    help="Shares of the rows drawn for valid and test; 'none' leaves all to train.",
 )
-@click.option("--split-by", help="Rows equal in this column stay in one split.")
-@click.option("--weight", help="Column of row weights.")
-@click.option("--exposure", help="Column of exposures.")
-@click.option("--numeric", help="Columns that are numbers: A,B.")
-@click.option("--categorical", help="Columns that are categories: A,B.")
-@click.option("--drop", help="Columns to leave out: A,B.")
-@click.option("--no-header", is_flag=True, help="Columns are numbered from 0, -1 is the last.")
-@click.option("--delimiter", help="Default: found from the first line; 'tab' for a tab.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of the text.")
-@click.option("--missing", help="Cells that read as missing, instead of the usual: 'NA,-999,'.")
+@click.option("--split-by", metavar="COLUMN", help="Rows equal in this column stay in one split.")
+@click.option("--weight", metavar="COLUMN", help="Column of row weights; negative is rejected.")
+@click.option(
+    "--exposure", metavar="COLUMN", help="Column of exposures: kept, no loss uses it yet."
+)
+@click.option(
+    "--numeric", metavar="A,B", help="Columns of numbers; others are found from a sample."
+)
+@click.option("--categorical", metavar="A,B", help="Columns of categories.")
+@click.option("--drop", metavar="A,B", help="Columns to leave out.")
+@click.option(
+    "--no-header",
+    is_flag=True,
+    help="The first line is a row; columns are numbers from 0, and -1 is the last.",
+)
+@click.option(
+    "--delimiter",
+    metavar="CHAR",
+    show_default="found from the first line",
+    help="Between fields; 'tab' for a tab.",
+)
+@click.option(
+    "--encoding", default="utf-8", show_default=True, metavar="NAME", help="Encoding of the text."
+)
+@click.option(
+    "--missing",
+    metavar="A,B",
+    show_default="empty, ?, NA, N/A, NaN, nan, null, NULL, None, -nan, #N/A",
+    help="Cells that read as missing, in place of the default; 'NA,-999,' ends in an empty one.",
+)
 @click.option(
     "--on-bad-row",
     type=click.Choice(["reject", "fail"]),
@@ -144,24 +171,56 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     "--max-categories", type=click.IntRange(1), default=1_000_000, show_default=True,
     help="Most categories of a column.",
 )  # fmt: skip
-@click.option("--positive", help="Positive class of a binary target.")
-@click.option("--no-shuffle", is_flag=True, help="Keep the order of the rows (time series).")
-@click.option("--block-rows", type=int, help="Rows of a block: 8192, with --no-shuffle 512.")
-@click.option("--format", "file_format", type=click.Choice(["parquet"]), default="parquet")
-@click.option("--memory", help="Most memory to use, like 512MB. Default: half of what there is.")
-@click.option("--threads", type=click.IntRange(1), help="Default: all cores.")
 @click.option(
-    "--seed", type=int, default=0, show_default=True, help="Of the shuffle and the splits."
+    "--positive",
+    metavar="VALUE",
+    show_default="the greater of the two",
+    help="Positive class of a binary target.",
+)
+@click.option("--no-shuffle", is_flag=True, help="Keep the order of the rows (time series).")
+@click.option(
+    "--block-rows",
+    type=int,
+    metavar="N",
+    show_default="8192, with --no-shuffle 512",
+    help="Rows of a block, at most 16384.",
+)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["parquet"]),
+    default="parquet",
+    show_default=True,
+    help="Format of the shards.",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    show_default="half of what the machine and its control group allow",
+    help="Bound on the whole process's resident memory, like 512MB or 2GiB.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="every core",
+    help="Threads that parse.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the shuffle and the splits."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of text.")
 def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) -> None:
-    r"""Turn files of rows into a dataset: CSV, plain or .gz, .zst, .bz2; - is standard input.
+    """Turn files of rows into a dataset: CSV, plain or .gz, .zst, .bz2, .lz4; - is standard input.
+
+    Several files, or a pattern in quotes, are read as one table; they must have
+    the same columns. Rows that cannot be used are kept apart with their reason.
 
     \b
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
-    """
+    """  # fmt: skip
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 

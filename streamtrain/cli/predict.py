@@ -34,8 +34,14 @@ _SHOWN_REASONS = 5
     metavar="FILE",
     help="FILE.csv or FILE.parquet; one row for every row of the sources, in order.",
 )
-@click.option("--split", metavar="NAME", show_default="test", help="Of a dataset.")
-@click.option("--encoding", default="utf-8", show_default=True, help="Of text sources.")
+@click.option("--split", metavar="NAME", show_default="test", help="Split of a dataset.")
+@click.option(
+    "--encoding",
+    default="utf-8",
+    show_default=True,
+    metavar="NAME",
+    help="Encoding of text sources.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @memory_option
 @threads_option

@@ -67,15 +67,21 @@ def stop_on_signals() -> Iterator[StopFlag]:
     metavar="RUN",
     help="Directory of the run.",
 )
-@click.option("--model", default="linear", show_default=True, help="linear.")
+@click.option(
+    "--model", default="linear", show_default=True, metavar="NAME", help="Kind of model: linear."
+)
 @click.option(
     "--loss",
     metavar="NAME",
     show_default="by the target",
-    help="squared, logistic, softmax or hinge.",
+    help="Loss: squared, logistic, softmax or hinge.",
 )
 @click.option(
-    "--optimizer", default="adagrad", show_default=True, help="sgd, momentum, adagrad or adam."
+    "--optimizer",
+    default="adagrad",
+    show_default=True,
+    metavar="NAME",
+    help="Optimizer: sgd, momentum, adagrad or adam.",
 )
 @click.option(
     "--lr",
@@ -84,8 +90,20 @@ def stop_on_signals() -> Iterator[StopFlag]:
     show_default="by the optimizer",
     help="Highest learning rate.",
 )
-@click.option("--momentum", type=float, default=0.9, show_default=True)
-@click.option("--schedule", default="constant", show_default=True, help="constant, step or cosine.")
+@click.option(
+    "--momentum",
+    type=float,
+    default=0.9,
+    show_default=True,
+    help="Of the momentum optimizer, 0 to below 1.",
+)
+@click.option(
+    "--schedule",
+    default="constant",
+    show_default=True,
+    metavar="NAME",
+    help="Course of the rate: constant, step or cosine.",
+)
 @click.option(
     "--warmup-steps", type=int, default=0, metavar="N", help="Steps in which the rate rises from 0."
 )
@@ -98,7 +116,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     default=0,
     metavar="N",
     show_default="a tenth of all",
-    help="Steps between its decays.",
+    help="Steps between two decays of the step schedule.",
 )
 @click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
 @click.option("--l2", type=float, default=0.0, show_default=True, help="L2 penalty.")
@@ -112,18 +130,19 @@ def stop_on_signals() -> Iterator[StopFlag]:
     default="256",
     show_default=True,
     metavar="N|auto",
-    help="Rows of a gradient.",
+    help="Rows of a gradient; auto: 32 to 1024, at least 500 steps an epoch if it can be.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the order of rows.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the order of rows.")
 @click.option(
     "--early-stop",
     type=int,
     default=0,
     metavar="N",
+    show_default="never",
     help="End after N epochs without a better validation loss; keep the best.",
 )
 @click.option("--drop-last", is_flag=True, help="Leave out a last batch that is not whole.")
-@click.option("--no-shuffle", is_flag=True, help="Read rows as they lie.")
+@click.option("--no-shuffle", is_flag=True, help="Read rows in the order of the shards.")
 @click.option(
     "--window-blocks",
     type=int,
@@ -145,17 +164,22 @@ def stop_on_signals() -> Iterator[StopFlag]:
     type=click.Choice(["auto", "never"]),
     default="never",
     show_default=True,
-    help="auto: start a run that is not there, continue one that is.",
+    help="never: refuse a run that is there; auto: start or continue it, or report its end.",
 )
 @click.option(
-    "--prefetch", type=int, default=1, show_default=True, metavar="N", help="Windows read ahead."
+    "--prefetch",
+    type=int,
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Windows read ahead; each takes the memory of one.",
 )
 @click.option(
     "--io",
     type=click.Choice(["pread", "mmap"]),
     default="pread",
     show_default=True,
-    help="How blocks are read.",
+    help="How blocks are read; changes speed alone.",
 )
 @memory_option
 @threads_option

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamtrain.config import nearest, parse_interval, parse_size, parse_splits, read_config
 from streamtrain.errors import ConfigError, UsageError
 
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # takes no parameter before the newest versions of click
 
-class _Parsed(click.ParamType[Any]):
+
+class _Parsed(_ParamType):
     """A type whose values are parsed by a function that raises UsageError."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -57,8 +62,8 @@ def memory_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--memory",
         type=SIZE,
         metavar="SIZE",
-        help="Bound on the whole process's resident memory, like 512MB or 2GiB. "
-        "Default: half of what the machine and its control group allow.",
+        show_default="half of what the machine and its control group allow",
+        help="Bound on the whole process's resident memory, like 512MB or 2GiB.",
     )(function)
 
 
