@@ -35,6 +35,7 @@ from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
 from streamtrain.store.shards import MAX_BLOCK_ROWS
+from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
 
 _SHUFFLED_BLOCK_ROWS, _ORDERED_BLOCK_ROWS = 8192, 512
@@ -128,8 +129,6 @@ class _Ingest:
             options.sources, dialect, spool=self._staging / "stdin", out=self._out
         )
         roles = resolve_roles(options, sources[0].columns)
-        from streamtrain.store.string_table import MissingTexts
-
         missing = MissingTexts(options.missing)
         is_number, record_bytes = infer_numbers(sources, roles, missing)
         while True:
@@ -172,7 +171,7 @@ class _Ingest:
         sources: Sequence[Source],
         roles: Roles,
         columns: ColumnPlan,
-        missing: object,
+        missing: MissingTexts,
         plan: MemoryPlan,
     ) -> tuple[PassOneResult, Partitions]:
         options = self._options
@@ -198,7 +197,7 @@ class _Ingest:
                 sources,
                 columns,
                 declared=frozenset(declared),
-                missing=missing,  # type: ignore[arg-type]
+                missing=missing,
                 plan=plan,
                 draw=draw,
                 partitions=partitions,
@@ -266,7 +265,7 @@ class _Ingest:
         entries = self._count_sources(sources, first)
         n_rows = sum(shard.n_rows for group in second.shards.values() for shard in group)
         if n_rows != first.n_written:
-            raise StreamtrainError(f"{n_rows} rows in shards, {first.n_written} were to be written")
+            raise StreamtrainError(f"{n_rows} rows in shards, expected {first.n_written}")
         if "train" not in second.shards:
             raise SourceError(
                 f"none of the {n_rows:,} rows is in the train split",

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -374,7 +374,7 @@ class _Worker:
         self.values: npt.NDArray[np.float64] = np.empty(n)
         self.status: npt.NDArray[np.uint8] = np.empty(n, np.uint8)
 
-    def split(self, piece: Piece):  # type: ignore[no-untyped-def]
+    def split(self, piece: Piece) -> Iterator[Records]:
         """Yield the records of a piece."""
         if piece.source != self._source:
             source = self._sources[piece.source]

@@ -28,6 +28,7 @@ MODEL_NAME, TENSORS_NAME = "model.json", "model.safetensors"
 _FORMAT_VERSION = 1
 _CHUNK = 1 << 22
 
+
 class ModelHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """model.json.
 
@@ -177,7 +178,8 @@ def load_model_file(folder: Path) -> ModelFile:
         parameters.shape == (layout.n_parameters,)
         and parameters.dtype == np.float32
         and all(
-            _fits(v, n) for v, n in zip(vocabularies, header.architecture.cardinalities, strict=True)
+            _fits(v, n)
+            for v, n in zip(vocabularies, header.architecture.cardinalities, strict=True)
         )
         and parameters_digest(parameters) == header.parameters_digest
     )

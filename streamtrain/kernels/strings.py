@@ -328,9 +328,7 @@ def sort_entries(order, scratch, entries, arena):
             i = low
             j = middle
             for k in range(low, high):
-                if i < middle and (
-                    j >= high or _comes_before(order[i], order[j], entries, arena)
-                ):
+                if i < middle and (j >= high or _comes_before(order[i], order[j], entries, arena)):
                     scratch[k] = order[i]
                     i += 1
                 else:

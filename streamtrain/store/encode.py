@@ -6,7 +6,7 @@ same kernels read them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,8 @@ class Encoder:
     Parameters
     ----------
     schema : Schema
-    vocabularies : mapping of str to Vocabulary
-        Of every categorical column.
+    vocabularies : sequence of Vocabulary
+        Of the categorical columns, in the schema's order.
 
     Raises
     ------
@@ -60,14 +60,21 @@ class Encoder:
         If a vocabulary is not there or does not have the column's cardinality.
     """
 
-    def __init__(self, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> None:
-        self._schema = schema
+    def __init__(self, schema: Schema, vocabularies: Sequence[Vocabulary]) -> None:
+        self.schema = schema
         self._missing = MissingTexts(schema.missing)
         self._indices: list[StringIndex] = []
-        for column in schema.categorical:
-            vocabulary = vocabularies.get(column.name)
-            if vocabulary is None or vocabulary.cardinality != column.cardinality:
-                raise SchemaError("has no vocabulary of its cardinality", where=f"column {column.name!r}")
+        if len(vocabularies) != len(schema.categorical):
+            raise SchemaError(
+                f"{len(vocabularies)} vocabularies, expected {len(schema.categorical)}"
+            )
+        for column, vocabulary in zip(schema.categorical, vocabularies, strict=True):
+            if vocabulary.cardinality != column.cardinality:
+                raise SchemaError(
+                    f"its vocabulary has {vocabulary.cardinality} codes, "
+                    f"expected {column.cardinality}",
+                    where=f"column {column.name!r}",
+                )
             self._indices.append(StringIndex(vocabulary.offsets, vocabulary.data))
         self._classes: StringIndex | None = None
         if schema.target.is_text:
@@ -83,7 +90,7 @@ class Encoder:
         SchemaError
             If a feature is not there, or a column cannot be read as its kind.
         """
-        schema = self._schema
+        schema = self.schema
         n = batch.num_rows
         numeric = np.empty((n, len(schema.numeric)), np.float32)
         for d, column in enumerate(schema.numeric):
@@ -110,7 +117,7 @@ class Encoder:
         return self._numbers(_column(batch, name), name)
 
     def _target(self, batch: pa.RecordBatch) -> Float32 | None:
-        target = self._schema.target
+        target = self.schema.target
         if target.name not in batch.schema.names:
             return None
         array = _column(batch, target.name)
@@ -137,18 +144,77 @@ class Encoder:
         elif _is_text(kind):
             values, status = np.empty(len(array)), np.empty(len(array), np.uint8)
             use = np.ones(len(array), np.uint8)
-            _, bad, infinite = parse_cells(_as_cells(array, name), use, self._missing, values, status)
+            _, bad, infinite = parse_cells(
+                _as_cells(array, name), use, self._missing, values, status
+            )
             if bad or infinite:
                 raise SchemaError(
-                    "holds text that is not a number", where=f"column {name!r}", remedy="mend the source"
+                    "holds text that is not a number",
+                    where=f"column {name!r}",
+                    remedy="mend the source",
                 )
             return values.astype(np.float32)
-        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
+        elif not (
+            pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        ):
             raise SchemaError(f"is {kind}, expected numbers", where=f"column {name!r}")
         wide = array.cast(pa.float64(), safe=False)
         values = wide.to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):
             return values.astype(np.float32)  # type: ignore[no-any-return]
+
+
+def as_record_batch(data: Any, schema: Schema) -> pa.RecordBatch:
+    """Return raw rows of any common form as one record batch.
+
+    Parameters
+    ----------
+    data : mapping of str to sequence, Arrow table or batch, or (n, columns) array
+        Or any object with ``__arrow_c_stream__``. An array has the feature
+        columns in the schema's order.
+    schema : Schema
+
+    Raises
+    ------
+    SchemaError
+        If the columns have different lengths, or an array another width.
+    """
+    if isinstance(data, pa.RecordBatch):
+        return data
+    if not isinstance(data, pa.Table) and hasattr(data, "__arrow_c_stream__"):
+        data = pa.table(data)
+    if isinstance(data, pa.Table):
+        arrays = [column.combine_chunks() for column in data.columns]
+        arrays = [
+            pa.concat_arrays(a.chunks) if isinstance(a, pa.ChunkedArray) else a for a in arrays
+        ]
+        return pa.RecordBatch.from_arrays(arrays, names=data.column_names)
+    if not isinstance(data, Mapping):
+        array = np.asarray(data)
+        names = [column.name for column in schema.columns]
+        if array.ndim != 2 or array.shape[1] != len(names):
+            raise SchemaError(
+                f"an array of shape {array.shape}, expected (rows, {len(names)}): "
+                "the feature columns in order"
+            )
+        data = {name: array[:, i] for i, name in enumerate(names)}
+    columns = {name: _as_array(name, values) for name, values in data.items()}
+    if len({len(array) for array in columns.values()}) > 1:
+        raise SchemaError("columns of different lengths")
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _as_array(name: str, values: Any) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
+    if isinstance(values, np.ndarray):
+        values = np.ascontiguousarray(values)
+        if values.dtype.kind == "f":
+            return pa.array(values, from_pandas=False)
+    try:
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SchemaError(f"mixed values: {error}", where=f"column {name!r}") from error
 
 
 def _is_text(kind: Any) -> bool:
@@ -159,7 +225,8 @@ def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     names = batch.schema.names
     if name not in names:
         raise SchemaError(
-            f"no column {name!r}{nearest(name, names)}", remedy="score rows with the columns of training"
+            f"no column {name!r}{nearest(name, names)}",
+            remedy="score rows with the columns of training",
         )
     return batch.column(names.index(name))
 
@@ -176,13 +243,17 @@ def _as_cells(array: pa.Array, name: str) -> TextCells:
         try:
             array = array.cast(pa.string())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SchemaError(f"is {array.type}, expected text", where=f"column {name!r}") from error
+            raise SchemaError(
+                f"is {array.type}, expected text", where=f"column {name!r}"
+            ) from error
     n = len(array)
     if n == 0:
         return TextCells(np.zeros(8, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64))
     kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
     _, offset_buffer, data_buffer = array.buffers()
-    offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + n + 1].astype(np.int64)
+    offsets = np.frombuffer(offset_buffer, kind)[array.offset : array.offset + n + 1].astype(
+        np.int64
+    )
     first, last = int(offsets[0]), int(offsets[-1])
     data = np.zeros(last - first + 8, np.uint8)
     if data_buffer is not None:

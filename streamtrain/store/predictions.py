@@ -45,7 +45,9 @@ class PredictionWriter:
     def __init__(self, path: Path, names: Sequence[str], *, overwrite: bool = False) -> None:
         if path.suffix not in {".csv", ".parquet"}:
             raise UsageError(
-                f"{path.name!r} does not end in .csv or .parquet", where="--out", remedy="name it so"
+                f"{path.name!r} does not end in .csv or .parquet",
+                where="--out",
+                remedy="name it so",
             )
         if path.is_dir():
             raise OutputError("is a directory, expected a file", where=str(path))

@@ -117,7 +117,7 @@ class ShardWriter:
     block_rows : int
         Rows of every block but the last.
     on_block : callable or None
-        Receives every block before it is written: (k, n) int32, the bits of its values.
+        Receives every block before it is written: (k, n) int32, its values' bits.
 
     Notes
     -----

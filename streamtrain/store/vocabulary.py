@@ -110,7 +110,7 @@ def write_vocabulary(
     name = file_name(column)
     if vocabulary.offsets[-1] >= 1 << 31:
         raise SchemaError(
-            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, at most 2 GiB fit",
+            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, over 2 GiB",
             where="--max-categories",
         )
     offsets = vocabulary.offsets.astype(np.int32)
