@@ -85,6 +85,8 @@ class Partitions:
         DiskError
             If the disk is full or fails.
         """
+        if not len(rows):
+            return
         with self._lock:
             starts = self.n_rows.copy()
             self.n_rows += counts
