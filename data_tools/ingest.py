@@ -307,7 +307,7 @@ class _Ingest:
             )
             if count.read != count.written + count.rejected:
                 raise StreamtrainError(
-                    f"{count.read} rows read, {count.written} written and {count.rejected} rejected",
+                    f"{count.read} rows read, {count.written} written, {count.rejected} rejected",
                     where=source.name,
                 )
         return tuple(entries)

@@ -25,6 +25,7 @@ from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers, strings
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
+from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
 
 _MAX_CELLS = 1 << 18
@@ -218,7 +219,7 @@ class _Reader:
                     what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
-        arrays = [pa.array(values[good]) for values in columns]
+        arrays = [as_arrow(values[good]) for values in columns]
         arrays += [_as_strings(cells, good) for cells in records.cells[n_numbers:]]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)

@@ -12,6 +12,7 @@ from data_tools.source import Piece, PieceBuffer
 from data_tools.statistics import Moments
 from streamtrain.kernels import csv_rows, packing, strings
 from streamtrain.kernels.row_key import row_keys
+from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
 
 
@@ -47,7 +48,7 @@ def warm_up() -> None:
     packing.gather_columns(rows, np.arange(n), 0, n, stored, 0)
     Moments(2).update(stored.view(np.float32))
     # Arrow's Parquet writer brings tens of megabytes of code and tables with it.
-    table = pa.table({"category": ["a"], "count": [1]})
+    table = pa.Table.from_arrays([as_arrow(counts)], names=["count"])
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     pq.read_metadata(pa.BufferReader(sink.getvalue()))

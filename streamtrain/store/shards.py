@@ -103,6 +103,15 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     )
 
 
+def as_arrow(values: npt.NDArray[np.generic]) -> pa.Array:
+    """Return a contiguous array of numbers as an Arrow array of the same memory.
+
+    Not `pa.array`, which imports pandas where it is installed: 50 MB of memory.
+    """
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
 class ShardWriter:
     """Write the rows of one split as blocks of exactly `block_rows` rows.
 
@@ -122,8 +131,8 @@ class ShardWriter:
     Notes
     -----
     Rows arrive through `append`, or are written in place: columns `n_filled` and
-    on of `matrix`, then `advance`. Shards end at the first block that brings them to 128 MiB, so their
-    boundaries depend on the rows alone.
+    on of `matrix`, then `advance`. Shards end at the first block that brings them
+    to 128 MiB, so their boundaries depend on the rows alone.
     """
 
     def __init__(
@@ -225,7 +234,7 @@ class ShardWriter:
             start = self._file.position
             self._file.block.reset()
             table = pa.Table.from_arrays(
-                [pa.array(column[:n], from_pandas=False) for column in self._columns],
+                [as_arrow(column[:n]) for column in self._columns],
                 schema=self._schema,
             )
             self._writer.write_table(table, row_group_size=n)

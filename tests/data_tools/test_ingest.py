@@ -4,6 +4,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from streamtrain.errors import BudgetError
 from streamtrain.store.manifest import read_manifest
 from streamtrain.store.schema import FIRST_CODE
 from streamtrain.store.vocabulary import read_vocabulary
+from tests.data_tools.reading import read_all, read_split
 
 N_ROWS = 3000
 
@@ -50,17 +52,6 @@ def run(tmp_path, *sources, out="dataset", target="y", **options):
     options.setdefault("threads", 2)
     report = ingest(IngestOptions(sources=sources, out=tmp_path / out, target=target, **options))
     return report, tmp_path / out
-
-
-def read_split(folder, split):
-    manifest = read_manifest(folder)
-    names = [shard.name for shard in manifest.splits.get(split, ())]
-    tables = [pq.ParquetFile(folder / name).read() for name in names]
-    return pa.concat_tables(tables) if tables else None
-
-
-def read_all(folder):
-    return pa.concat_tables([read_split(folder, s) for s in read_manifest(folder).splits])
 
 
 def digest_of(folder):
@@ -171,8 +162,7 @@ def test_no_shuffle_keeps_the_order_within_each_split(tmp_path, source):
 @pytest.mark.parametrize("kind", ["gz", "two gz members", "bz2", "zst", "crlf", "bom", "latin-1"])
 def test_other_spellings_of_the_same_table_give_the_same_dataset(tmp_path, source, kind):
     _, plain = run(tmp_path, source, out="plain")
-    with open(source, "rb") as file:
-        text = file.read()
+    text = Path(source).read_bytes()
     options = {}
     if kind == "gz":
         text = gzip.compress(text)
@@ -210,7 +200,7 @@ def test_several_files_are_one_table_and_each_is_accounted_for(tmp_path):
 
 def test_standard_input_is_a_source(tmp_path, source, monkeypatch):
     _, one = run(tmp_path, source, out="one")
-    with open(source, "rb") as file:
+    with Path(source).open("rb") as file:
         monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": file})())
         report, other = run(tmp_path, "-", out="other")
     assert digest_of(one) == digest_of(other)
