@@ -31,7 +31,7 @@ from streamtrain import durable, memory
 from streamtrain.errors import OutputError, SourceError, StreamtrainError, UsageError
 from streamtrain.kernels._jit import compile_seconds
 from streamtrain.seeds import derive_key
-from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
+from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
 from streamtrain.store.shards import MAX_BLOCK_ROWS
@@ -110,6 +110,11 @@ def _check(options: IngestOptions, out: Path) -> None:
         raise OutputError("exists and is not a directory", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not options.overwrite:
         raise OutputError("exists already", where=str(out), remedy="give --overwrite to replace it")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
+        # --overwrite removes what is there: never somebody's home directory.
+        raise OutputError(
+            "exists and is not a dataset", where=str(out), remedy="choose another --out"
+        )
 
 
 class _Ingest:

@@ -205,6 +205,14 @@ def test_a_failed_overwrite_leaves_the_old_dataset(tmp_path):
     assert read_manifest(tmp_path / "out").fingerprint == before
 
 
+def test_a_directory_that_is_no_dataset_is_never_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.txt").write_text("mine")
+    with pytest.raises(OutputError, match=r"not a dataset"):
+        run(tmp_path, GOOD, overwrite=True)
+    assert (tmp_path / "out/thesis.txt").read_text() == "mine"
+
+
 def test_an_empty_directory_may_be_the_output(tmp_path):
     (tmp_path / "out").mkdir()
     assert run(tmp_path, GOOD).rows_written == 400
@@ -213,6 +221,7 @@ def test_an_empty_directory_may_be_the_output(tmp_path):
 def test_a_source_inside_the_output_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/in.csv").write_bytes(GOOD)
+    (tmp_path / "out/dataset.json").write_text("{}")
     options = IngestOptions(
         sources=(f"{tmp_path}/out/in.csv",), out=tmp_path / "out", target="y", overwrite=True
     )
