@@ -20,7 +20,8 @@ from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
 from streamtrain.scoring import SCORING_ROWS, evaluate_split, scoring_window_blocks
 from streamtrain.store.dataset import Dataset
-from streamtrain.store.encode import EncodedRows, Encoder, as_record_batch
+from streamtrain.store.encode import EncodedRows, Encoder
+from streamtrain.store.tables import as_record_batch
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,7 +44,8 @@ class Model:
         self.file = file
         self.schema = file.schema
         self.architecture = file.architecture
-        self._team = Team(threads or len(os.sched_getaffinity(0)))
+        self.n_threads = threads or len(os.sched_getaffinity(0))
+        self._team = Team(self.n_threads)
         self._model = LinearModel(file.architecture, self._team)
         self._encoder: Encoder | None = None
 
@@ -56,7 +58,15 @@ class Model:
     def encoder(self) -> Encoder:
         """The encoders of raw rows, made at first use."""
         if self._encoder is None:
-            self._encoder = Encoder(self.schema, self.file.vocabularies)
+            self._encoder = Encoder(
+                self.schema,
+                {
+                    column.name: vocabulary
+                    for column, vocabulary in zip(
+                        self.schema.categorical, self.file.vocabularies, strict=True
+                    )
+                },
+            )
         return self._encoder
 
     def scores(self, rows: EncodedRows) -> Floats:
@@ -86,6 +96,32 @@ class Model:
         """
         rows = self.encoder.encode(as_record_batch(data, self.schema))
         return predictions(self.architecture, self.scores(rows))
+
+    def prediction_names(self) -> list[str]:
+        """Return the columns of `prediction_columns`."""
+        loss = self.architecture.loss
+        if loss == "softmax":
+            return ["prediction", *(f"probability_{name}" for name in self.classes)]
+        return ["prediction", *{"logistic": ["probability"], "hinge": ["margin"]}.get(loss, [])]
+
+    def prediction_columns(self, rows: EncodedRows) -> list[npt.NDArray[Any]]:
+        """Return what the predict command writes of encoded rows.
+
+        Returns
+        -------
+        list of (n,) arrays
+            The value (squared), or the likelier class as text and then the
+            probability of the positive class (logistic), its margin (hinge), or
+            the probability of every class (softmax).
+        """
+        values = predictions(self.architecture, self.scores(rows))
+        if self.architecture.loss == "squared":
+            return [values]
+        names = np.array(self.classes)
+        if self.architecture.loss == "softmax":
+            return [names[values.argmax(axis=1)], *np.ascontiguousarray(values.T)]
+        threshold = 0.5 if self.architecture.loss == "logistic" else 0.0
+        return [names[(values > threshold).astype(np.intp)], values]
 
     def evaluate_dataset(
         self,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure
 from streamtrain.cli.values import json_option, memory_option, threads_option
 from streamtrain.errors import ConfigError, NoInputError
+
+if TYPE_CHECKING:
+    from streamtrain.store.encode import EncodedRows
 
 
 @click.command(short_help="Measure a model on a split or on raw files.")
@@ -56,12 +60,16 @@ def evaluate(
                 where="--split",
                 remedy="leave it out, or give a dataset",
             )
-        from data_tools.raw import read_encoded
+        from data_tools.raw_rows import read_raw
 
-        report = model.evaluate_rows(
-            piece.rows
-            for piece in read_encoded(sources, model.encoder, threads=threads, memory=memory)
-        )
+        counts = {"rows_unreadable": 0}
+
+        def pieces() -> Iterator[EncodedRows]:
+            for raw in read_raw(sources, model.schema, threads=model.n_threads, memory=memory):
+                counts["rows_unreadable"] += len(raw.reasons)
+                yield model.encoder.encode(raw.batch)
+
+        report = {**model.evaluate_rows(pieces()), **counts}
     report["source"] = str(folder) if folder else list(sources)
     if as_json:
         echo_json(report)
@@ -94,4 +102,6 @@ def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("auc error at most", figure(report["auc_error_bound"], 2)))
     if report.get("rows_without_target"):
         rows.append(("rows without a target", figure(report["rows_without_target"])))
+    if report.get("rows_unreadable"):
+        rows.append(("rows that cannot be read", figure(report["rows_unreadable"])))
     return rows

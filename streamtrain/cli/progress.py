@@ -14,16 +14,9 @@ _PLAIN_S = 5.0
 
 
 class Progress:
-    """Show one piece of work.
+    """Show one piece of work."""
 
-    Parameters
-    ----------
-    quiet : bool
-        Show nothing.
-    """
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self) -> None:
         self._terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._bar: Any = None
         self._task: Any = None
@@ -48,8 +41,6 @@ class Progress:
 
     def update(self, fraction: float | None, text: str) -> None:
         """Show how far it is (0 to 1, None if unknown) and a line about it."""
-        if self._quiet:
-            return
         if self._terminal:
             self._show_bar(fraction, text)
         elif time.monotonic() - self._last >= _PLAIN_S:
@@ -59,8 +50,6 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
-        if self._quiet:
-            return
         if self._bar is not None:
             self._bar.console.print(text, highlight=False, markup=False)
         else:

@@ -169,7 +169,7 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
         streamtrain train clicks --out run --epochs 3 --memory 2GB
         streamtrain train clicks --out run --epochs 3 --memory 2GB --resume auto
     """
-    with stop_on_signals() as stop, Progress(quiet=as_json) as progress:
+    with stop_on_signals() as stop, Progress() as progress:
         from streamtrain.store.dataset import open_dataset
         from streamtrain.train.session import train as train_run
 
@@ -186,7 +186,7 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
         ):
             if as_json:
                 echo_json(event)
-            else:
+            if not as_json or event["event"] == "progress":
                 _show(event, progress)
             final = event
     if not as_json:

@@ -6,7 +6,7 @@ same kernels read them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,8 @@ class Encoder:
     Parameters
     ----------
     schema : Schema
-    vocabularies : sequence of Vocabulary
-        Of the categorical columns, in the schema's order.
+    vocabularies : mapping of str to Vocabulary
+        Of every categorical column, by its name.
 
     Raises
     ------
@@ -60,20 +60,15 @@ class Encoder:
         If a vocabulary is not there or does not have the column's cardinality.
     """
 
-    def __init__(self, schema: Schema, vocabularies: Sequence[Vocabulary]) -> None:
+    def __init__(self, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> None:
         self.schema = schema
         self._missing = MissingTexts(schema.missing)
         self._indices: list[StringIndex] = []
-        if len(vocabularies) != len(schema.categorical):
-            raise SchemaError(
-                f"{len(vocabularies)} vocabularies, expected {len(schema.categorical)}"
-            )
-        for column, vocabulary in zip(schema.categorical, vocabularies, strict=True):
-            if vocabulary.cardinality != column.cardinality:
+        for column in schema.categorical:
+            vocabulary = vocabularies.get(column.name)
+            if vocabulary is None or vocabulary.cardinality != column.cardinality:
                 raise SchemaError(
-                    f"its vocabulary has {vocabulary.cardinality} codes, "
-                    f"expected {column.cardinality}",
-                    where=f"column {column.name!r}",
+                    "has no vocabulary of its cardinality", where=f"column {column.name!r}"
                 )
             self._indices.append(StringIndex(vocabulary.offsets, vocabulary.data))
         self._classes: StringIndex | None = None
@@ -162,59 +157,6 @@ class Encoder:
         values = wide.to_numpy(zero_copy_only=False)
         with np.errstate(over="ignore"):
             return values.astype(np.float32)  # type: ignore[no-any-return]
-
-
-def as_record_batch(data: Any, schema: Schema) -> pa.RecordBatch:
-    """Return raw rows of any common form as one record batch.
-
-    Parameters
-    ----------
-    data : mapping of str to sequence, Arrow table or batch, or (n, columns) array
-        Or any object with ``__arrow_c_stream__``. An array has the feature
-        columns in the schema's order.
-    schema : Schema
-
-    Raises
-    ------
-    SchemaError
-        If the columns have different lengths, or an array another width.
-    """
-    if isinstance(data, pa.RecordBatch):
-        return data
-    if not isinstance(data, pa.Table) and hasattr(data, "__arrow_c_stream__"):
-        data = pa.table(data)
-    if isinstance(data, pa.Table):
-        arrays = [column.combine_chunks() for column in data.columns]
-        arrays = [
-            pa.concat_arrays(a.chunks) if isinstance(a, pa.ChunkedArray) else a for a in arrays
-        ]
-        return pa.RecordBatch.from_arrays(arrays, names=data.column_names)
-    if not isinstance(data, Mapping):
-        array = np.asarray(data)
-        names = [column.name for column in schema.columns]
-        if array.ndim != 2 or array.shape[1] != len(names):
-            raise SchemaError(
-                f"an array of shape {array.shape}, expected (rows, {len(names)}): "
-                "the feature columns in order"
-            )
-        data = {name: array[:, i] for i, name in enumerate(names)}
-    columns = {name: _as_array(name, values) for name, values in data.items()}
-    if len({len(array) for array in columns.values()}) > 1:
-        raise SchemaError("columns of different lengths")
-    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
-
-
-def _as_array(name: str, values: Any) -> pa.Array:
-    if isinstance(values, pa.ChunkedArray):
-        return values.combine_chunks()
-    if isinstance(values, np.ndarray):
-        values = np.ascontiguousarray(values)
-        if values.dtype.kind == "f":
-            return pa.array(values, from_pandas=False)
-    try:
-        return pa.array(values, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise SchemaError(f"mixed values: {error}", where=f"column {name!r}") from error
 
 
 def _is_text(kind: Any) -> bool:

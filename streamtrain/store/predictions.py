@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -147,3 +149,20 @@ class PredictionWriter:
             self.close()
         else:
             self.abandon()
+
+
+def spread(column: Any, places: npt.NDArray[np.int64], n: int) -> pa.Array:
+    """Return a column of n rows with values at `places` and null elsewhere.
+
+    Parameters
+    ----------
+    column : (k,) array
+    places : (k,) int64, ascending
+    n : int
+    """
+    picks = np.full(n, -1, np.int64)
+    picks[places] = np.arange(len(places))
+    missing = picks < 0
+    indices = pa.array(np.where(missing, 0, picks), mask=missing)
+    values = column if isinstance(column, pa.Array) else pa.array(column)
+    return values.take(indices)

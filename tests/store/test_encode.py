@@ -6,9 +6,9 @@ import pytest
 
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
-from data_tools.raw import read_encoded, read_raw
+from data_tools.raw_rows import read_encoded, read_raw
 from streamtrain.errors import SchemaError
-from streamtrain.store.encode import Encoder, as_record_batch
+from streamtrain.store.encode import Encoder
 from streamtrain.store.manifest import read_manifest
 from streamtrain.store.vocabulary import read_vocabulary
 from tests.data_tools.reading import read_split
@@ -31,7 +31,9 @@ def made(tmp_path):
     )
     ingest(options)
     schema = read_manifest(tmp_path / "d").schema
-    encoder = Encoder(schema, [read_vocabulary(tmp_path / "d", c) for c in schema.categorical])
+    encoder = Encoder(
+        schema, {c.name: read_vocabulary(tmp_path / "d", c) for c in schema.categorical}
+    )
     return tmp_path, path, schema, encoder
 
 
@@ -83,17 +85,6 @@ def test_a_feature_that_is_not_there_is_named_with_the_nearest(made):
     *_, encoder = made
     with pytest.raises(SchemaError, match=r"no column 'c' \(did you mean 'cc'"):
         encoder.encode(pa.record_batch({"x": [1.0], "cc": ["red"]}))
-
-
-def test_arrays_and_mappings_become_batches(made):
-    _, _, schema, encoder = made
-    batch = as_record_batch({"x": [1.0, None], "c": np.array(["red", "green"])}, schema)
-    # As often as bl"ue, which comes first by its bytes.
-    assert encoder.encode(batch).codes[:, 0].tolist() == [2, 4]
-    with pytest.raises(SchemaError, match=r"shape \(2, 3\)"):
-        as_record_batch(np.zeros((2, 3)), schema)
-    with pytest.raises(SchemaError, match="different lengths"):
-        as_record_batch({"x": [1.0], "c": ["a", "b"]}, schema)
 
 
 def test_bad_records_keep_their_place(made, tmp_path):

@@ -1,0 +1,131 @@
+"""The predict command."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from streamtrain.cli.output import duration, echo_json
+from streamtrain.cli.progress import Progress
+from streamtrain.cli.values import json_option, memory_option, threads_option
+from streamtrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from streamtrain.predict import Model
+    from streamtrain.store.encode import EncodedRows
+
+_SHOWN_REASONS = 5
+
+
+@click.command(short_help="Score raw files or a dataset.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="FILE.csv or FILE.parquet; one row for every row of the sources, in order.",
+)
+@click.option("--split", metavar="NAME", show_default="test", help="Of a dataset.")
+@click.option("--encoding", default="utf-8", show_default=True, help="Of text sources.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE.")
+@memory_option
+@threads_option
+@json_option
+def predict(
+    run: Path,
+    sources: tuple[str, ...],
+    *,
+    out: Path,
+    split: str | None,
+    encoding: str,
+    overwrite: bool,
+    memory: int | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    """Score SOURCE... (raw files, - for standard input, or a dataset) with the model of RUN.
+
+    Raw rows go through the encoders of training: categories that it did not see
+    count as rare, missing cells as missing. A row that cannot be read gets an
+    empty prediction, so that FILE has a row for each.
+
+    \b
+    Example:
+        streamtrain predict run new.csv --out scores.csv
+    """  # fmt: skip
+    from streamtrain.predict import load_model
+    from streamtrain.store.manifest import MANIFEST_NAME
+    from streamtrain.store.predictions import PredictionWriter
+
+    started = time.monotonic()
+    model = load_model(run, threads=threads)
+    is_dataset = len(sources) == 1 and (Path(sources[0]) / MANIFEST_NAME).is_file()
+    if split is not None and not is_dataset:
+        raise ConfigError("raw files have no splits", where="--split", remedy="leave it out")
+    names = model.prediction_names()
+    n_rows = n_bad = 0
+    with PredictionWriter(out, names, overwrite=overwrite) as writer, Progress() as progress:
+        pieces = (
+            _dataset_pieces(model, Path(sources[0]), split or "test")
+            if is_dataset
+            else _raw_pieces(model, sources, memory, encoding)
+        )
+        for rows, n_records, places, reasons in pieces:
+            writer.write(_columns(model, rows, n_records, places))
+            for line in reasons[: max(0, _SHOWN_REASONS - n_bad)]:
+                progress.say(f"no prediction for {line}")
+            n_rows += n_records
+            n_bad += len(reasons)
+            progress.update(None, f"{n_rows:,} rows")
+    seconds = time.monotonic() - started
+    if as_json:
+        echo_json({
+            "rows": n_rows, "rows_without_prediction": n_bad, "seconds": seconds,
+            "out": str(out), "columns": names,
+        })  # fmt: skip
+        return
+    bad = f", {n_bad:,} without a prediction" if n_bad else ""
+    click.echo(f"{out}: {n_rows:,} rows{bad}, {duration(seconds)}")
+
+
+Piece = tuple["EncodedRows", int, "npt.NDArray[np.int64] | None", list[str]]
+
+
+def _dataset_pieces(model: Model, path: Path, split: str) -> Iterator[Piece]:
+    from streamtrain.store.dataset import open_dataset
+
+    for rows in model.dataset_rows(open_dataset(path), split):
+        yield rows, len(rows.numeric), None, []
+
+
+def _raw_pieces(
+    model: Model, sources: tuple[str, ...], memory: int | None, encoding: str
+) -> Iterator[Piece]:
+    from data_tools.raw_rows import read_raw
+
+    for raw in read_raw(
+        sources, model.schema, threads=model.n_threads, memory=memory, encoding=encoding
+    ):
+        rows = model.encoder.encode(raw.batch)
+        reasons = [f"{raw.source} line {raw.lines[i]}: {why}" for i, why in raw.reasons.items()]
+        yield rows, raw.n_records, raw.ordinals_within_batch, reasons
+
+
+def _columns(
+    model: Model, rows: EncodedRows, n_records: int, places: npt.NDArray[np.int64] | None
+) -> list[Any]:
+    columns = model.prediction_columns(rows)
+    if places is None or len(places) == n_records:
+        return columns
+    from streamtrain.store.predictions import spread
+
+    return [spread(column, places, n_records) for column in columns]

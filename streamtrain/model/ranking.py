@@ -1,0 +1,302 @@
+"""Area under the ROC curve of a stream, exact while memory allows.
+
+Rows are kept (9 bytes each) until there are more than a bound, then folded
+into a histogram of 2**20 bins with a bound on the error that this costs.
+The key of a row is the order-preserving integer image of its float32 score:
+
+    score     -1.0        -0.0 = 0.0   0.5         1.0
+    image     0x407fffff  0x80000000   0xbf000000  0xbf800000
+
+and a bin is the top of the image: relative width 2**-13 for probabilities,
+2**-11 for scores of any sign and size. So bins need no range known in advance,
+two histograms always fit each other, and nothing depends on the order of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Keys = npt.NDArray[np.uint32]
+_Item = TypeVar("_Item", bound=np.generic)
+_Chunk = tuple[npt.NDArray[np.integer], Floats, Floats]
+
+N_BINS = 1 << 20
+ROW_BYTES = 9
+BIN_BYTES = 21
+_CHUNK_ROWS = 1 << 16
+_CHUNK_TEMPORARY_BYTES = 120 * _CHUNK_ROWS
+_FIRST_ROWS = 1 << 12
+_IMAGE_OF_ZERO = 0x80000000
+
+
+def ordered_image(score: npt.NDArray[np.float32]) -> Keys:
+    """Return integers that compare as the scores do; -0.0 and 0.0 are one.
+
+    Parameters
+    ----------
+    score : (n,) float32
+        Finite scores.
+
+    Returns
+    -------
+    (n,) uint32
+        Never 0: that would be the image of a NaN.
+    """
+    # Adding zero turns -0.0 into 0.0.
+    bits = (score + np.float32(0.0)).view(np.uint32)
+    # All bits flip below zero, the sign alone above it.
+    negative = (bits.view(np.int32) >> 31).view(np.uint32)
+    return bits ^ (negative | np.uint32(_IMAGE_OF_ZERO))
+
+
+def plan_ranking_bytes(max_rows: int) -> int:
+    """Return the most bytes that one `RankingArea` takes, in work and at rest.
+
+    Parameters
+    ----------
+    max_rows : int
+        Rows kept before they are folded.
+    """
+    sorting = (ROW_BYTES + 8) * max_rows
+    folding = ROW_BYTES * max_rows + BIN_BYTES * N_BINS
+    return max(sorting, folding) + _CHUNK_TEMPORARY_BYTES
+
+
+class RankingArea:
+    """Weighted area under the ROC curve: P(score of a positive > score of a negative).
+
+    Ties count one half. Rows of weight zero do not count.
+
+    Parameters
+    ----------
+    max_rows : int
+        Rows kept exactly, 0 <= max_rows < 2**32. A larger value keeps longer
+        streams exact and costs 17 bytes per row while it is sorted. Streams
+        of more rows cost 21 MiB for the histogram, whatever their length.
+    probabilities : bool
+        Scores are within [0, 1]: bins are then four times narrower.
+
+    Raises
+    ------
+    ValueError
+        If `max_rows` is out of range.
+
+    Notes
+    -----
+    The same rows in the same order give the same bits however they are cut
+    into updates. Merged parts agree with the whole to the rounding of weight
+    sums, and exactly where weights are whole numbers with sums below 2**53.
+
+    Source: Fawcett 2006, "An introduction to ROC analysis", section 7 and
+    algorithm 2; Hanley and McNeil 1982, "The meaning and use of the area under
+    a ROC curve", for the area as a probability with ties counted one half.
+    """
+
+    def __init__(self, *, max_rows: int = 2_000_000, probabilities: bool = True) -> None:
+        if not 0 <= max_rows < 1 << 32:
+            raise ValueError(f"max_rows: {max_rows}, expected 0 <= max_rows < 2**32")
+        self.max_rows = max_rows
+        self.probabilities = probabilities
+        self._base, self._shift = (_IMAGE_OF_ZERO, 10) if probabilities else (0, 12)
+        self._n_kept = 0
+        self._keys: Keys = np.empty(0, np.uint32)
+        self._labels: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+        self._weights: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        # (2, N_BINS): weight of the negatives and of the positives in each bin.
+        self._mass: Floats | None = None
+        # One image seen in each bin (0 = none), and whether another one was seen too.
+        self._witness: Keys = np.empty(0, np.uint32)
+        self._mixed: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+
+    def update(
+        self,
+        score: npt.NDArray[np.float32],
+        positive: npt.NDArray[np.bool_],
+        weight: npt.NDArray[np.float32],
+    ) -> None:
+        """Take in some rows.
+
+        Parameters
+        ----------
+        score : (n,) float32
+            Finite, and within [0, 1] if `probabilities` (the caller checks).
+        positive : (n,) bool
+        weight : (n,) float32
+            Finite, not negative (the caller checks).
+        """
+        for start in range(0, score.shape[0], _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            keys, labels, weights = ordered_image(score[part]), positive[part], weight[part]
+            if not weights.all():
+                counts = weights > 0
+                keys, labels, weights = keys[counts], labels[counts], weights[counts]
+            self._take(keys, labels, weights)
+
+    def merge(self, other: RankingArea) -> None:
+        """Take in all rows of another area, which stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If the two were made with different settings.
+        """
+        if (self.max_rows, self.probabilities) != (other.max_rows, other.probabilities):
+            raise ValueError("areas of different settings cannot be merged")
+        if other._mass is None:
+            for part in other._parts():
+                self._take(other._keys[part], other._labels[part], other._weights[part])
+            return
+        mass = self._fold()
+        mass += other._mass
+        for start in range(0, N_BINS, _CHUNK_ROWS):
+            part = slice(start, start + _CHUNK_ROWS)
+            mine, theirs = self._witness[part], other._witness[part]
+            self._mixed[part] |= other._mixed[part] | (
+                (mine != theirs) & (mine != 0) & (theirs != 0)
+            )
+            np.maximum(mine, theirs, out=mine)
+
+    def result(self) -> tuple[float | None, float | None]:
+        """Return the area and the most by which it may be wrong.
+
+        Returns
+        -------
+        area : float or None
+            None unless both classes have weight.
+        error_bound : float or None
+            0.0 while exact. After the fold, half the share of pairs whose
+            order the histogram forgot: 0.5 * sum_b pos_b neg_b / (P N) over
+            the bins b that hold more than one score, where pos_b and neg_b
+            are the weights in a bin and P and N in all of them. None where
+            the area is. Rounding of float64 sums comes on top.
+        """
+        forgotten = 0.0
+        if self._mass is None:
+            pairs, n_positive, n_negative = _concordance(self._sorted_rows())
+        else:
+            pairs, n_positive, n_negative = _concordance(_bins(self._mass))
+            for bins, positive, negative in _bins(self._mass):
+                forgotten += 0.5 * float((positive * negative * self._mixed[bins]).sum())
+        if not (n_positive > 0 and n_negative > 0):
+            return None, None
+        # Rounding must not push a perfect ranking over 1.
+        n_pairs = n_positive * n_negative
+        return min(pairs / n_pairs, 1.0), min(forgotten / n_pairs, 0.5)
+
+    def _take(
+        self, keys: Keys, labels: npt.NDArray[np.bool_], weights: npt.NDArray[np.float32]
+    ) -> None:
+        """Keep at most a chunk of rows, or count them in the histogram."""
+        n_rows = self._n_kept + keys.shape[0]
+        if self._mass is not None or n_rows > self.max_rows:
+            self._count(self._fold(), keys, labels, weights)
+            return
+        if n_rows > self._keys.shape[0]:
+            self._grow(min(self.max_rows, max(n_rows, 2 * self._keys.shape[0], _FIRST_ROWS)))
+        part = slice(self._n_kept, n_rows)
+        self._keys[part] = keys
+        self._labels[part] = labels
+        self._weights[part] = weights
+        self._n_kept = n_rows
+
+    def _grow(self, n_rows: int) -> None:
+        # One after another: only one array at a time exists twice.
+        kept = self._n_kept
+        self._keys = _resized(self._keys, kept, n_rows)
+        self._labels = _resized(self._labels, kept, n_rows)
+        self._weights = _resized(self._weights, kept, n_rows)
+
+    def _parts(self) -> Iterator[slice]:
+        n_rows = self._n_kept
+        for start in range(0, n_rows, _CHUNK_ROWS):
+            yield slice(start, min(start + _CHUNK_ROWS, n_rows))
+
+    def _fold(self) -> Floats:
+        """Move the rows kept into the histogram, in their order, and return its masses."""
+        if self._mass is None:
+            self._mass = np.zeros((2, N_BINS))
+            self._witness = np.zeros(N_BINS, np.uint32)
+            self._mixed = np.zeros(N_BINS, np.bool_)
+            for part in self._parts():
+                self._count(self._mass, self._keys[part], self._labels[part], self._weights[part])
+            self._n_kept = 0
+            self._grow(0)
+        return self._mass
+
+    def _count(
+        self,
+        mass: Floats,
+        keys: Keys,
+        labels: npt.NDArray[np.bool_],
+        weights: npt.NDArray[np.float32],
+    ) -> None:
+        bins = ((keys - np.uint32(self._base)) >> np.uint32(self._shift)).astype(np.intp)
+        # Row after row, so that cuts cannot change the rounding.
+        np.add.at(mass.reshape(-1), bins + labels * N_BINS, weights.astype(np.float64))
+        new = self._witness[bins] == 0
+        if new.any():
+            self._witness[bins[new]] = keys[new]
+        self._mixed[bins[self._witness[bins] != keys]] = True
+
+    def _sorted_rows(self) -> Iterator[_Chunk]:
+        """Yield (keys, weight if positive, weight if negative) by ascending key."""
+        n_rows = self._n_kept
+        # The row number breaks ties, so the order is total and sums always round alike.
+        order = self._keys[:n_rows].astype(np.uint64)
+        order <<= np.uint64(32)
+        for part in self._parts():
+            order[part] |= np.arange(part.start, part.stop, dtype=np.uint64)
+        order.sort()
+        for part in self._parts():
+            row = (order[part] & np.uint64(0xFFFFFFFF)).astype(np.intp)
+            weight = self._weights[row].astype(np.float64)
+            positive = np.where(self._labels[row], weight, 0.0)
+            yield self._keys[row], positive, weight - positive
+
+
+def _resized(array: npt.NDArray[_Item], n_kept: int, n_rows: int) -> npt.NDArray[_Item]:
+    """Return an array of `n_rows` that begins with the first `n_kept` of another."""
+    resized = np.empty(n_rows, array.dtype)
+    resized[:n_kept] = array[:n_kept]
+    return resized
+
+
+def _bins(mass: Floats) -> Iterator[_Chunk]:
+    """Yield (bin, weight of positives, weight of negatives) by ascending bin."""
+    for start in range(0, N_BINS, _CHUNK_ROWS):
+        bins = np.arange(start, min(start + _CHUNK_ROWS, N_BINS))
+        yield bins, mass[1, bins], mass[0, bins]
+
+
+def _concordance(chunks: Iterator[_Chunk]) -> tuple[float, float, float]:
+    """Return the weight of ordered pairs (ties one half), of positives and of negatives.
+
+    Parameters
+    ----------
+    chunks : iterator of (keys, positive, negative), each (n,)
+        By ascending key; a key may go on in the next chunk.
+    """
+    pairs = sum_positive = sum_negative = 0.0
+    open_key, open_positive, open_negative = np.zeros(1, np.int64), np.zeros(1), np.zeros(1)
+    for some_keys, some_positive, some_negative in chunks:
+        keys = np.concatenate([open_key, some_keys])
+        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+        positive = np.add.reduceat(np.concatenate([open_positive, some_positive]), starts)
+        negative = np.add.reduceat(np.concatenate([open_negative, some_negative]), starts)
+        # The last key may go on: it waits for the next chunk.
+        open_key = keys[-1:].astype(np.int64)
+        open_positive, open_negative = positive[-1:], negative[-1:]
+        positive, negative = positive[:-1], negative[:-1]
+        # The weight of negatives up to and with each key, less half of its own.
+        below = sum_negative + np.cumsum(negative)
+        pairs += float((positive * (below - 0.5 * negative)).sum())
+        sum_positive += float(positive.sum())
+        sum_negative += float(negative.sum())
+    last_positive, last_negative = float(open_positive[0]), float(open_negative[0])
+    pairs += last_positive * (sum_negative + 0.5 * last_negative)
+    return pairs, sum_positive + last_positive, sum_negative + last_negative
