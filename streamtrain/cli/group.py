@@ -98,7 +98,9 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         click.echo("streamtrain: interrupted", err=True)
-        return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
+        # click turns a KeyboardInterrupt into an Abort, with the reason as its context.
+        chain = {type(error), type(error.__cause__), type(error.__context__)}
+        return _TERMINATED if Terminated in chain else _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone: point stdout elsewhere, so that the
         # interpreter's own flush at exit stays silent.
