@@ -10,7 +10,7 @@ from data_tools.partitions import MAX_BITS
 from streamtrain import memory
 
 _MIN_CELLS, _MAX_CELLS = 1 << 18, 1 << 20
-_MIN_TABLES = 8 << 20
+_MIN_TABLES, _GOOD_TABLES = 8 << 20, 256 << 20
 _MIN_PART, _MAX_PART = 4 << 20, 64 << 20
 _SLACK = 16 << 20
 """Allocator fragments, Python's own objects, thread stacks."""
@@ -115,10 +115,9 @@ def plan_memory(
         what="ingest",
     )
     cells = _MAX_CELLS
-    while (
-        cells > _MIN_CELLS
-        and sum(parts(n_threads, cells, least_tables, _MIN_PART).values()) > budget
-    ):
+    # Tables that are pruned change results; a smaller batch costs a little time alone.
+    wanted = _GOOD_TABLES if has_text else 0
+    while cells > _MIN_CELLS and sum(parts(n_threads, cells, wanted, _MIN_PART).values()) > budget:
         cells //= 2
     free = budget - base - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
     # A table's arrays double: for a moment the old one and the new are there.

@@ -105,7 +105,7 @@ class ByteStream:
             raise NoInputError(f"cannot be read: {error.strerror}", where=name) from error
         self._file = file
         self._status = os.fstat(file.fileno())
-        self._raw = _DigestingFile(file)  # type: ignore[arg-type]
+        self._raw = _DigestingFile(file)
         self.codec = compression_of(os.pread(file.fileno(), 16, 0))
         self._source: Any = self._raw
         if self.codec:

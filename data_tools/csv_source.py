@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +116,7 @@ class CsvSplitter:
             is_last=is_last,
         )
 
-    def _reason(self, i: int) -> str:
+    def _reason(self, i: int | np.integer[Any]) -> str:
         status = int(self._status[i])
         if status != csv_rows.RAGGED:
             return _REASONS[status]
@@ -157,7 +158,7 @@ class CsvSource:
         with self._open() as stream:
             self._codec = stream.codec
             head = np.zeros(_HEAD_BYTES + 64, np.uint8)
-            n = stream.readinto(memoryview(head)[:_HEAD_BYTES])
+            n = stream.readinto(head.data[:_HEAD_BYTES])
             self._expansion = max(n / max(stream.n_bytes, 1), 1.0) if self._codec else 1.0
             if self._codec and n == _HEAD_BYTES:
                 self._expansion = max(self._expansion, 4.0)
@@ -274,7 +275,7 @@ class CsvSource:
             while not final:
                 buffer = take()
                 data = buffer.data
-                view = memoryview(data)  # type: ignore[arg-type]
+                view = data.data
                 n = len(carry)
                 view[:n] = carry
                 n += stream.readinto(view[n : n + PIECE_BYTES])
@@ -326,7 +327,7 @@ class CsvSource:
         whole = self._stored_bytes <= PIECE_BYTES
         if whole or self._codec or self._options.encoding != "utf-8":
             with self._open() as stream:
-                n = stream.readinto(memoryview(buffer.data)[:PIECE_BYTES])  # type: ignore[arg-type]
+                n = stream.readinto(buffer.data.data[:PIECE_BYTES])
             end = n if n < PIECE_BYTES else self._cut(buffer.data, self._body, n)
             yield from splitter.split(Piece(0, buffer, self._body, end, 0))
             return
@@ -334,7 +335,7 @@ class CsvSource:
         with self._path.open("rb", buffering=0) as file:
             for place in range(n_places):
                 offset = self._body + (last - self._body) * place // max(n_places - 1, 1)
-                n = os.preadv(file.fileno(), [memoryview(buffer.data)[:_SAMPLE_BYTES]], offset)  # type: ignore[list-item]
+                n = os.preadv(file.fileno(), [buffer.data.data[:_SAMPLE_BYTES]], offset)
                 begin = 0 if place == 0 else csv_rows.next_line(buffer.data, 0, n)
                 cut = buffer.data[:n].tobytes().rfind(b"\n") + 1
                 if cut <= begin:

@@ -31,10 +31,11 @@ from streamtrain import durable, memory
 from streamtrain.errors import OutputError, SourceError, StreamtrainError, UsageError
 from streamtrain.kernels._jit import compile_seconds
 from streamtrain.seeds import derive_key
-from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
+from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
 from streamtrain.store.shards import MAX_BLOCK_ROWS
+from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
 
 _SHUFFLED_BLOCK_ROWS, _ORDERED_BLOCK_ROWS = 8192, 512
@@ -109,6 +110,11 @@ def _check(options: IngestOptions, out: Path) -> None:
         raise OutputError("exists and is not a directory", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not options.overwrite:
         raise OutputError("exists already", where=str(out), remedy="give --overwrite to replace it")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
+        # --overwrite removes what is there: never somebody's home directory.
+        raise OutputError(
+            "exists and is not a dataset", where=str(out), remedy="choose another --out"
+        )
 
 
 class _Ingest:
@@ -128,8 +134,6 @@ class _Ingest:
             options.sources, dialect, spool=self._staging / "stdin", out=self._out
         )
         roles = resolve_roles(options, sources[0].columns)
-        from streamtrain.store.string_table import MissingTexts
-
         missing = MissingTexts(options.missing)
         is_number, record_bytes = infer_numbers(sources, roles, missing)
         while True:
@@ -172,7 +176,7 @@ class _Ingest:
         sources: Sequence[Source],
         roles: Roles,
         columns: ColumnPlan,
-        missing: object,
+        missing: MissingTexts,
         plan: MemoryPlan,
     ) -> tuple[PassOneResult, Partitions]:
         options = self._options
@@ -198,7 +202,7 @@ class _Ingest:
                 sources,
                 columns,
                 declared=frozenset(declared),
-                missing=missing,  # type: ignore[arg-type]
+                missing=missing,
                 plan=plan,
                 draw=draw,
                 partitions=partitions,
@@ -266,7 +270,7 @@ class _Ingest:
         entries = self._count_sources(sources, first)
         n_rows = sum(shard.n_rows for group in second.shards.values() for shard in group)
         if n_rows != first.n_written:
-            raise StreamtrainError(f"{n_rows} rows in shards, {first.n_written} were to be written")
+            raise StreamtrainError(f"{n_rows} rows in shards, expected {first.n_written}")
         if "train" not in second.shards:
             raise SourceError(
                 f"none of the {n_rows:,} rows is in the train split",
@@ -308,7 +312,7 @@ class _Ingest:
             )
             if count.read != count.written + count.rejected:
                 raise StreamtrainError(
-                    f"{count.read} rows read, {count.written} written and {count.rejected} rejected",
+                    f"{count.read} rows read, {count.written} written, {count.rejected} rejected",
                     where=source.name,
                 )
         return tuple(entries)

@@ -85,12 +85,14 @@ class Partitions:
         DiskError
             If the disk is full or fails.
         """
+        if not len(rows):
+            return
         with self._lock:
             starts = self.n_rows.copy()
             self.n_rows += counts
         if first_row >= 0:
             starts[0] = first_row
-        data = memoryview(rows).cast("B")  # type: ignore[arg-type]
+        data = rows.data.cast("B")
         at = 0
         try:
             for p in np.flatnonzero(counts):
@@ -159,7 +161,7 @@ def read_sorted(
 
 def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int32]:
     rows = np.empty((n, row_bytes // 4), np.int32)
-    view = memoryview(rows).cast("B")  # type: ignore[arg-type]
+    view = rows.data.cast("B")
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(first * row_bytes)

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,6 +27,8 @@ from streamtrain.kernels import packing, strings
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells
 
 _EARLY_FAILURES = 1000
+_MIN_PRUNED = 1024
+"""Tables with fewer strings are never pruned."""
 
 
 class NotNumbersError(Exception):
@@ -320,11 +322,16 @@ class PassOne:
             return
         # Only now is it worth waiting for the pieces before, to know the size exactly.
         self._turns.wait_all(turn)
-        while (total := sum(t.n_bytes for t in self._tables)) + growth > self._plan.tables:
+        total = sum(t.n_bytes for t in self._tables)
+        # What the last pieces added says what this one may add; its own bound would
+        # be that of cells that are all new.
+        expected = min(growth, 2 * max(total - self._table_bytes, 0))
+        while total + expected > self._plan.tables:
             largest = max(self._tables, key=lambda t: t.n_bytes)
-            if largest.n_bytes < self._plan.tables // (4 * len(self._tables)):
+            if len(largest) < _MIN_PRUNED:
                 break
             largest.prune()
+            total = sum(t.n_bytes for t in self._tables)
         self._table_bytes, self._growth = total, growth
 
     def _scatter(
@@ -374,7 +381,7 @@ class _Worker:
         self.values: npt.NDArray[np.float64] = np.empty(n)
         self.status: npt.NDArray[np.uint8] = np.empty(n, np.uint8)
 
-    def split(self, piece: Piece):  # type: ignore[no-untyped-def]
+    def split(self, piece: Piece) -> Iterator[Records]:
         """Yield the records of a piece."""
         if piece.source != self._source:
             source = self._sources[piece.source]

@@ -23,8 +23,8 @@ from streamtrain.store.schema import RARE_CODE
 from streamtrain.store.shards import ShardWriter
 
 T = TypeVar("T")
-_SEARCH_OVER = 1 << 23
-"""A remap with more ids than this is searched, not indexed: pruned tables may have many."""
+_FREE_IDS = 1 << 16
+"""A remap with more ids than this beside those kept is searched, not indexed."""
 
 
 class Remap:
@@ -40,7 +40,7 @@ class Remap:
 
     def __init__(self, ids: npt.NDArray[np.int64], n_ids: int) -> None:
         self._table: npt.NDArray[np.int32] | None = None
-        if n_ids <= _SEARCH_OVER:
+        if n_ids <= 4 * len(ids) + _FREE_IDS:
             self._table = np.full(n_ids + 1, RARE_CODE, np.int32)
             self._table[0] = 0
             self._table[ids + 1] = np.arange(2, 2 + len(ids))

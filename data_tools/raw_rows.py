@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,9 @@ from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers, strings
+from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
+from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
 
 _MAX_CELLS = 1 << 18
@@ -56,11 +59,39 @@ class RawRows:
     lines: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class EncodedPiece:
+    """As `RawRows`, with the good records encoded: `rows` in place of `batch`."""
+
+    rows: EncodedRows
+    n_records: int
+    ordinals_within_batch: npt.NDArray[np.int64]
+    reasons: dict[int, str]
+    source: str
+    lines: npt.NDArray[np.int64]
+
+
+def read_encoded(
+    sources: Sequence[str],
+    encoder: Encoder,
+    *,
+    threads: int = 0,
+    memory: int | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[EncodedPiece]:
+    """Yield the records of raw files in order, as a model reads them; see `read_raw`."""
+    for raw in read_raw(sources, encoder.schema, threads=threads, memory=memory, encoding=encoding):
+        yield EncodedPiece(
+            encoder.encode(raw.batch), raw.n_records, raw.ordinals_within_batch, raw.reasons,
+            raw.source, raw.lines,
+        )  # fmt: skip
+
+
 def read_raw(
     sources: Sequence[str],
     schema: Schema,
     *,
-    threads: int = 1,
+    threads: int = 0,
     memory: int | None = None,
     encoding: str = "utf-8",
 ) -> Iterator[RawRows]:
@@ -76,7 +107,7 @@ def read_raw(
         Files, globs, ``-``.
     schema : Schema
     threads : int
-        Parse this many pieces at once; changes speed alone.
+        Parse this many pieces at once, 0 one for each core; changes speed alone.
     memory : int or None
         Budget of the whole process in bytes.
     encoding : str
@@ -90,7 +121,7 @@ def read_raw(
     BudgetError
         If the budget cannot hold one thread's work.
     """
-    threads = _fit(threads, memory)
+    threads = _fit(threads or len(os.sched_getaffinity(0)), memory)
     dialect = CsvOptions(schema.delimiter or None, schema.header, check_encoding(encoding))
     with contextlib.ExitStack() as stack:
         spool = Path("stdin")
@@ -188,7 +219,7 @@ class _Reader:
                     what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
-        arrays = [pa.array(values[good]) for values in columns]
+        arrays = [as_arrow(values[good]) for values in columns]
         arrays += [_as_strings(cells, good) for cells in records.cells[n_numbers:]]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data_tools.csv_source import CsvSplitter
 from data_tools.partitions import ordinals_of
@@ -10,6 +12,7 @@ from data_tools.source import Piece, PieceBuffer
 from data_tools.statistics import Moments
 from streamtrain.kernels import csv_rows, packing, strings
 from streamtrain.kernels.row_key import row_keys
+from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
 
 
@@ -25,11 +28,11 @@ def warm_up() -> None:
     n = records.n_records
     missing = MissingTexts(["", "?"])
     parse_cells(records.cells[0], records.good, missing, np.empty(n), np.empty(n, np.uint8))
-    table = StringTable()
+    strings_seen = StringTable()
     stored = np.zeros((2, n), np.int32)
-    table.intern(records.cells[1], records.good, missing, stored[0])
-    table.ranked(at_least=0, at_most=9)
-    table.prune()
+    strings_seen.intern(records.cells[1], records.good, missing, stored[0])
+    strings_seen.ranked(at_least=0, at_most=9)
+    strings_seen.prune()
     cells: TextCells = records.cells[1]
     missing.find(cells)
     ordinals, splits = np.arange(n, dtype=np.uint64), np.zeros(n, np.uint8)
@@ -44,3 +47,8 @@ def warm_up() -> None:
     ordinals_of(rows[:, :2].copy())
     packing.gather_columns(rows, np.arange(n), 0, n, stored, 0)
     Moments(2).update(stored.view(np.float32))
+    # Arrow's Parquet writer brings tens of megabytes of code and tables with it.
+    table = pa.Table.from_arrays([as_arrow(counts)], names=["count"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    pq.read_metadata(pa.BufferReader(sink.getvalue()))

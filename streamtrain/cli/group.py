@@ -98,7 +98,9 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt) as error:
         click.echo("streamtrain: interrupted", err=True)
-        return _TERMINATED if isinstance(error, Terminated) else _INTERRUPTED
+        # click turns a KeyboardInterrupt into an Abort, with the reason as its context.
+        chain = {type(error), type(error.__cause__), type(error.__context__)}
+        return _TERMINATED if Terminated in chain else _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone: point stdout elsewhere, so that the
         # interpreter's own flush at exit stays silent.
@@ -124,4 +126,5 @@ def _usage(error: click.ClickException) -> StreamtrainError:
 
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "streamtrain"
-    return UsageError(error.format_message().replace("\n", " "), remedy=f"see `{command} --help`")
+    message = error.format_message().replace("\n", " ").removesuffix(".")
+    return UsageError(message, remedy=f"see `{command} --help`")

@@ -2,64 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-import time
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamtrain.config import format_size, parse_size, parse_splits
+from streamtrain.cli.output import duration, echo_json
+from streamtrain.cli.progress import Progress
+from streamtrain.cli.values import (
+    NAMES,
+    SPLITS,
+    config_option,
+    json_option,
+    memory_option,
+    threads_option,
+)
+from streamtrain.config import format_size
 from streamtrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from data_tools.report import IngestReport, Progress
-
-_LINE_EVERY_S = 5.0
-_BAR_EVERY_S = 0.1
+    from data_tools.report import IngestReport
+    from data_tools.report import Progress as Done
 
 
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part for part in (text or "").split(",") if part)
-
-
-class _Display:
-    """Progress on stderr: a line in place on a terminal, else a plain one every few seconds."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stderr.isatty()
-        self._last = time.monotonic()
-        self._shown = False
-
-    def __call__(self, event: Progress | str) -> None:
-        if isinstance(event, str):
-            self._end_line()
-            click.echo(event, err=True)
-            return
-        now = time.monotonic()
-        if now - self._last < (_BAR_EVERY_S if self._terminal else _LINE_EVERY_S):
-            return
-        self._last = now
-        line = _progress_line(event)
-        if self._terminal:
-            click.echo(f"\r\x1b[K{line}", err=True, nl=False)
-            self._shown = True
-        else:
-            click.echo(line, err=True)
-
-    def _end_line(self) -> None:
-        if self._shown:
-            click.echo("", err=True)
-            self._shown = False
-
-    def close(self) -> None:
-        self._end_line()
-
-
-def _progress_line(event: Progress) -> str:
+def _progress_line(event: Done) -> str:
     seconds = max(event.seconds, 1e-9)
     share = event.done / max(event.total, 1)
     left = seconds * (1 / share - 1) if share > 0 else 0.0
@@ -67,7 +33,7 @@ def _progress_line(event: Progress) -> str:
     if event.stage == "read":
         speed = f"{event.done / seconds / 1e6:,.0f} MB/s, {speed}"
     name = "reading" if event.stage == "read" else "writing"
-    return f"{name} {share:4.0%}  {event.rows:,} rows  {speed}  {left:,.0f} s left"
+    return f"{name}  {event.rows:,} rows  {speed}  {duration(left)} left"
 
 
 def _summary(report: IngestReport, out: Path) -> str:
@@ -104,11 +70,6 @@ def _summary(report: IngestReport, out: Path) -> str:
     return "\n".join(lines)
 
 
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    del signum, frame
-    raise KeyboardInterrupt
-
-
 @click.command(short_help="Turn files of rows into a dataset.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option(
@@ -121,6 +82,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 @click.option("--target", required=True, metavar="COLUMN", help="Column to predict.")
 @click.option(
     "--split",
+    type=SPLITS,
     default="valid=0.1,test=0.1",
     show_default=True,
     metavar="SHARES",
@@ -132,10 +94,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     "--exposure", metavar="COLUMN", help="Column of exposures: kept, no loss uses it yet."
 )
 @click.option(
-    "--numeric", metavar="A,B", help="Columns of numbers; others are found from a sample."
+    "--numeric",
+    type=NAMES,
+    default=(),
+    metavar="A,B",
+    help="Columns of numbers; others are found from a sample.",
 )
-@click.option("--categorical", metavar="A,B", help="Columns of categories.")
-@click.option("--drop", metavar="A,B", help="Columns to leave out.")
+@click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
+@click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
 @click.option(
     "--no-header",
     is_flag=True,
@@ -193,24 +159,14 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     show_default=True,
     help="Format of the shards.",
 )
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    show_default="half of what the machine and its control group allow",
-    help="Bound on the whole process's resident memory, like 512MB or 2GiB.",
-)
-@click.option(
-    "--threads",
-    type=click.IntRange(1),
-    metavar="N",
-    show_default="every core",
-    help="Threads that parse.",
-)
+@memory_option
+@threads_option
 @click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the shuffle and the splits."
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON to stdout instead of text.")
+@config_option
+@json_option
 def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) -> None:
     """Turn files of rows into a dataset: CSV, plain or .gz, .zst, .bz2, .lz4; - is standard input.
 
@@ -224,15 +180,19 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 
-    display = _Display()
-    # Nothing half done is kept, so a polite end is an interrupt.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        report = run(options, listen=display)
-    finally:
-        display.close()
-        signal.signal(signal.SIGTERM, previous)
-    click.echo(json.dumps(report.as_dict()) if as_json else _summary(report, out))
+    with Progress() as progress:
+
+        def listen(event: Done | str) -> None:
+            if isinstance(event, str):
+                progress.say(event)
+            else:
+                progress.update(event.done / max(event.total, 1), _progress_line(event))
+
+        report = run(options, listen=listen)
+    if as_json:
+        echo_json(report.as_dict())
+    else:
+        click.echo(_summary(report, out))
 
 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
@@ -250,13 +210,13 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         sources=sources,
         out=out,
         target=given["target"],
-        splits=parse_splits(given["split"]),
+        splits=given["split"],
         split_by=given["split_by"],
         weight=given["weight"],
         exposure=given["exposure"],
-        numeric=_names(given["numeric"]),
-        categorical=_names(given["categorical"]),
-        drop=_names(given["drop"]),
+        numeric=given["numeric"],
+        categorical=given["categorical"],
+        drop=given["drop"],
         header=not given["no_header"],
         delimiter=delimiter,
         encoding=given["encoding"],
@@ -266,8 +226,8 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         positive=given["positive"],
         shuffle=not given["no_shuffle"],
         block_rows=given["block_rows"],
-        memory=None if given["memory"] is None else parse_size(given["memory"]),
-        threads=given["threads"],
+        memory=given["memory"],
+        threads=given["threads"] or None,
         seed=given["seed"],
         overwrite=given["overwrite"],
         **extra,

@@ -63,6 +63,7 @@ def scratch_bytes(layout: LinearLayout, *, batch_size: int, n_threads: int) -> i
         kernels.table_size(batch_size)
         + 2 * batch_size
         + max(batch_size, layout.n_dense_rows) * layout.n_scores
+        + 3 * batch_size * layout.n_scores
         + layout.n_scores
     )
     tiles = batch_size // kernels.tile_rows(batch_size) + 1
@@ -96,6 +97,7 @@ class LinearModel:
         self._slots = np.full((k, kernels.table_size(n) if n else 0), -1, np.int32)
         self._unique = np.zeros((2, k, n), np.int32)
         self._gradient = np.zeros((k, max(n, self.layout.n_dense_rows) * c), np.float32)
+        self._gathered = np.zeros((k, 3, n * c), np.float32)
 
     def initial_parameters(self, seed: int) -> Floats:
         """Return the parameters before the first step: zeros, whatever the seed."""
@@ -174,6 +176,7 @@ class LinearModel:
             self._unique[0],
             self._unique[1],
             self._gradient,
+            self._gathered,
             step_sums,
         )
         # The loss in the target's own units.

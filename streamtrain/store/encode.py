@@ -52,7 +52,7 @@ class Encoder:
     ----------
     schema : Schema
     vocabularies : mapping of str to Vocabulary
-        Of every categorical column.
+        Of every categorical column, by its name.
 
     Raises
     ------
@@ -61,7 +61,7 @@ class Encoder:
     """
 
     def __init__(self, schema: Schema, vocabularies: Mapping[str, Vocabulary]) -> None:
-        self._schema = schema
+        self.schema = schema
         self._missing = MissingTexts(schema.missing)
         self._indices: list[StringIndex] = []
         for column in schema.categorical:
@@ -85,7 +85,7 @@ class Encoder:
         SchemaError
             If a feature is not there, or a column cannot be read as its kind.
         """
-        schema = self._schema
+        schema = self.schema
         n = batch.num_rows
         numeric = np.empty((n, len(schema.numeric)), np.float32)
         for d, column in enumerate(schema.numeric):
@@ -112,7 +112,7 @@ class Encoder:
         return self._numbers(_column(batch, name), name)
 
     def _target(self, batch: pa.RecordBatch) -> Float32 | None:
-        target = self._schema.target
+        target = self.schema.target
         if target.name not in batch.schema.names:
             return None
         array = _column(batch, target.name)

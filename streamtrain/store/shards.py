@@ -103,6 +103,15 @@ def arrow_schema(schema: Schema) -> pa.Schema:
     )
 
 
+def as_arrow(values: npt.NDArray[np.generic]) -> pa.Array:
+    """Return a contiguous array of numbers as an Arrow array of the same memory.
+
+    Not `pa.array`, which imports pandas where it is installed: 50 MB of memory.
+    """
+    kind = pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
 class ShardWriter:
     """Write the rows of one split as blocks of exactly `block_rows` rows.
 
@@ -117,13 +126,14 @@ class ShardWriter:
     block_rows : int
         Rows of every block but the last.
     on_block : callable or None
-        Receives every block before it is written: (k, n) int32, the bits of its values.
+        Receives every block before it is written: (k, n) int32, its values' bits. It is
+        called in order, on the thread that writes.
 
     Notes
     -----
     Rows arrive through `append`, or are written in place: columns `n_filled` and
-    on of `matrix`, then `advance`. Shards end at the first block that brings them to 128 MiB, so their
-    boundaries depend on the rows alone.
+    on of `matrix`, then `advance`. Shards end at the first block that brings them
+    to 128 MiB, so their boundaries depend on the rows alone.
     """
 
     def __init__(
@@ -142,12 +152,12 @@ class ShardWriter:
         self._schema = schema
         self._block_rows = block_rows
         self._on_block = on_block
+        # One block is filled while another thread writes the one before.
+        self._spare: npt.NDArray[np.int32] = np.empty((len(schema), block_rows), np.int32)
         self.matrix: npt.NDArray[np.int32] = np.empty((len(schema), block_rows), np.int32)
-        self._columns = [
-            row.view(field.type.to_pandas_dtype())
-            for row, field in zip(self.matrix, schema, strict=True)
-        ]
         self.n_filled = 0
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
+        self._written: Future[None] | None = None
         # A shard is synced while the next one is being written.
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync-shard")
         self._synced: Future[None] | None = None
@@ -182,7 +192,7 @@ class ShardWriter:
         done = 0
         while done < n:
             take = min(n - done, self._block_rows - self.n_filled)
-            for buffer, column in zip(self._columns, columns, strict=True):
+            for buffer, column in zip(self._typed(self.matrix), columns, strict=True):
                 buffer[self.n_filled : self.n_filled + take] = column[done : done + take]
             self.advance(take)
             done += take
@@ -191,12 +201,31 @@ class ShardWriter:
         """Take note that `n` more columns of `matrix` are filled; a full block is written."""
         self.n_filled += n
         if self.n_filled == self._block_rows:
-            self._write_block()
+            self._hand_over()
+
+    def _typed(self, matrix: npt.NDArray[np.int32]) -> list[npt.NDArray[np.generic]]:
+        return [
+            row.view(field.type.to_pandas_dtype())
+            for row, field in zip(matrix, self._schema, strict=True)
+        ]
+
+    def _hand_over(self) -> None:
+        self._wait_for_block()
+        self._written = self._writing.submit(self._write_block, self.matrix, self.n_filled)
+        self.matrix, self._spare = self._spare, self.matrix
+        self.n_filled = 0
+
+    def _wait_for_block(self) -> None:
+        if self._written is not None:
+            written, self._written = self._written, None
+            written.result()
 
     def close(self) -> None:
         """Write what is left and make every shard durable."""
         if self.n_filled:
-            self._write_block()
+            self._hand_over()
+        self._wait_for_block()
+        self._writing.shutdown()
         if self._writer is not None:
             self._close_shard()
         self._wait_for_sync()
@@ -204,6 +233,7 @@ class ShardWriter:
 
     def abandon(self) -> None:
         """Close the open file and leave what was written as it is."""
+        self._writing.shutdown()
         if self._file is not None:
             self._file.close()
         self._syncing.shutdown()
@@ -213,10 +243,9 @@ class ShardWriter:
             self._synced.result()
             self._synced = None
 
-    def _write_block(self) -> None:
-        n = self.n_filled
+    def _write_block(self, matrix: npt.NDArray[np.int32], n: int) -> None:
         if self._on_block is not None:
-            self._on_block(self.matrix[:, :n])
+            self._on_block(matrix[:, :n])
         try:
             if self._writer is None:
                 self._open_shard()
@@ -225,7 +254,7 @@ class ShardWriter:
             start = self._file.position
             self._file.block.reset()
             table = pa.Table.from_arrays(
-                [pa.array(column[:n], from_pandas=False) for column in self._columns],
+                [as_arrow(column[:n]) for column in self._typed(matrix)],
                 schema=self._schema,
             )
             self._writer.write_table(table, row_group_size=n)
@@ -237,7 +266,6 @@ class ShardWriter:
         self._blocks.append(
             Block(n, start, self._file.position - start, self._file.block.hexdigest())
         )
-        self.n_filled = 0
         if self._file.position >= _SHARD_BYTES:
             self._close_shard()
 

@@ -38,7 +38,7 @@ class TextCells:
     def __len__(self) -> int:
         return len(self.starts)
 
-    def text(self, i: int) -> bytes:
+    def text(self, i: int | np.integer[Any]) -> bytes:
         """Return the bytes of one cell."""
         return self.data[self.starts[i] : self.stops[i]].tobytes()
 

@@ -19,6 +19,7 @@ import xxhash
 from streamtrain import durable
 from streamtrain.errors import ManifestError, SchemaError
 from streamtrain.store.schema import FIRST_CODE, Column
+from streamtrain.store.shards import as_arrow
 
 FOLDER = "vocabulary"
 _MAX_NAME_BYTES = 180
@@ -110,7 +111,7 @@ def write_vocabulary(
     name = file_name(column)
     if vocabulary.offsets[-1] >= 1 << 31:
         raise SchemaError(
-            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, at most 2 GiB fit",
+            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, over 2 GiB",
             where="--max-categories",
         )
     offsets = vocabulary.offsets.astype(np.int32)
@@ -118,7 +119,9 @@ def write_vocabulary(
     strings = pa.StringArray.from_buffers(
         len(vocabulary), pa.py_buffer(offsets), pa.py_buffer(data)
     )
-    table = pa.Table.from_arrays([strings, pa.array(counts)], schema=_ARROW_SCHEMA)
+    table = pa.Table.from_arrays(
+        [strings, as_arrow(np.ascontiguousarray(counts))], schema=_ARROW_SCHEMA
+    )
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", store_schema=False)
     buffer = sink.getvalue()

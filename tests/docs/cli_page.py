@@ -37,8 +37,8 @@ shows what is below. Sizes read `512MB` (10^6) or `2GiB` (2^30). Exit codes are 
 _OTHER_CODES = (
     (0, "", "Done."),
     (70, "", "A bug here; the traceback is shown."),
-    (130, "", "Interrupted by Ctrl-C, in `train` by the second one; `ingest` by SIGTERM too."),
-    (143, "", "Ended by SIGTERM, in other commands than `ingest` and `train`."),
+    (130, "", "Interrupted by Ctrl-C, in `train` by the second one."),
+    (143, "", "Ended by SIGTERM, in other commands than `train`."),
 )
 
 
