@@ -35,8 +35,8 @@ shows what is below. Sizes read `512MB` (10^6) or `2GiB` (2^30). Exit codes are 
 
 `--config FILE.toml` reads options under the same names, `batch-size = 128` for `--batch-size 128`;
 options on the line win. An error is one line on stderr, with `--json` one object
-`{"error": {"kind", "message", "where", "remedy"}}`. `train --json` prints one object for each event, the last with
-`"event": "done"`; every other command prints one.
+`{"error": {"kind", "message", "where", "remedy"}}`. `train --json` prints one
+object for each event, the last with `"event": "done"`; every other command prints one.
 """
 
 _OTHER_CODES = (
