@@ -52,3 +52,7 @@ def warm_up() -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     pq.read_metadata(pa.BufferReader(sink.getvalue()))
+
+
+if __name__ == "__main__":
+    warm_up()

@@ -59,8 +59,9 @@ class Dataset(store.Dataset):
         seed : int
             Of the order.
         memory : int, str or None
-            Bound on the windows, like "1GB"; None takes half of the default
-            budget.
+            Like "1GB"; a window takes at most a quarter of it, whatever
+            `prefetch` is, so up to 3 windows ahead fit. None takes half of the
+            default budget.
         split : str
         epochs : int
             The first epoch is that of `cursor`.
@@ -97,7 +98,7 @@ class Dataset(store.Dataset):
         block_rows = [block.n_rows for _, block in self.manifest.blocks(split)]
         n_bytes = parse_size(memory) if memory is not None else budget.default_budget() // 2
         blocks = window_blocks or choose_window_blocks(
-            block_rows, row_bytes=row_bytes(self), budget_bytes=n_bytes // (prefetch + 1)
+            block_rows, row_bytes=row_bytes(self), budget_bytes=n_bytes // 4
         )
         order = OrderSettings(self.fingerprint, seed, blocks, shuffle)
         with EpochReader(

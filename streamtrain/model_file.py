@@ -8,6 +8,7 @@ model.safetensors    parameters, and the categories of every field
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,13 @@ def parameters_digest(parameters: npt.NDArray[np.float32]) -> str:
     return hashlib.sha256(data.view(np.uint8).data).hexdigest()
 
 
+def _umask() -> int:
+    """Return the process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def _file_digest(path: Path) -> str:
     digest = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
@@ -116,6 +124,8 @@ def save_model(folder: Path, model: ModelFile) -> None:
         safetensors.numpy.save_file(
             {k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary
         )
+        # The library writes for its owner alone; the model is as public as model.json.
+        temporary.chmod(0o666 & ~_umask())
         durable.sync_file(temporary)
         digest = _file_digest(temporary)
         temporary.rename(final)

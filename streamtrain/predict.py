@@ -12,13 +12,19 @@ import numpy.typing as npt
 
 from streamtrain.errors import SchemaError
 from streamtrain.kernels.team import Team
+from streamtrain.memory import default_budget
 from streamtrain.model.architecture import predictions
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.linear import LinearModel
 from streamtrain.model_file import ModelFile, load_model_file
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
-from streamtrain.scoring import SCORING_ROWS, evaluate_split, scoring_window_blocks
+from streamtrain.scoring import (
+    SCORING_ROWS,
+    evaluate_split,
+    require_scoring_memory,
+    scoring_window_blocks,
+)
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.tables import as_record_batch
@@ -128,9 +134,18 @@ class Model:
         dataset: Dataset,
         split: str,
         *,
+        memory: int | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
         """Return split, rows, loss and metrics on a split of a dataset.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        split : str
+        memory : int or None
+            Budget of the whole process in bytes; None takes half of what there is.
+        should_stop : callable
 
         Raises
         ------
@@ -141,8 +156,16 @@ class Model:
         """
         dataset.n_rows(split)
         self._check_encoding(dataset)
+        auc_rows = require_scoring_memory(
+            dataset, split, self._model, budget=memory or default_budget()
+        )
         result = evaluate_split(
-            dataset, split, self._model, self.file.parameters, should_stop=should_stop
+            dataset,
+            split,
+            self._model,
+            self.file.parameters,
+            auc_rows=auc_rows,
+            should_stop=should_stop,
         )
         return {"split": split, **result}
 
@@ -174,15 +197,26 @@ class Model:
             )
         return {"split": None, **result, "rows_without_target": n_without}
 
-    def dataset_rows(self, dataset: Dataset, split: str) -> Iterator[EncodedRows]:
+    def dataset_rows(
+        self, dataset: Dataset, split: str, *, memory: int | None = None
+    ) -> Iterator[EncodedRows]:
         """Yield the rows of a split in order, for predictions.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        split : str
+        memory : int or None
+            Budget of the whole process in bytes; None takes half of what there is.
 
         Raises
         ------
         SchemaError
             If the dataset was encoded otherwise than the training data.
         """
+        dataset.n_rows(split)
         self._check_encoding(dataset)
+        require_scoring_memory(dataset, split, self._model, budget=memory or default_budget())
         block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
         order = OrderSettings(
             dataset.fingerprint, 0, scoring_window_blocks(block_rows), shuffle=False

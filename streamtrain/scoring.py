@@ -7,16 +7,22 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from streamtrain import memory
 from streamtrain.errors import StoppedError
 from streamtrain.model.architecture import class_values
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.reader.order import Cursor, OrderSettings
-from streamtrain.reader.stream import EpochReader
+from streamtrain.reader.stream import EpochReader, largest_window
+from streamtrain.reader.windows import row_bytes
 from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
 """Rows scored at a time."""
+AUC_ROW_BYTES = 32
+MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
+"""Rows up to which an AUC is exact: at least, and at most where memory allows."""
 
 
 def evaluate_split(
@@ -71,6 +77,34 @@ def evaluate_split(
                 scores = model.scores(parameters, rows.numeric, rows.codes)
                 evaluation.update(scores, rows.target, rows.weight)
     return evaluation.result()
+
+
+def require_scoring_memory(dataset: Dataset, split: str, model: LinearModel, *, budget: int) -> int:
+    """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
+
+    Parameters
+    ----------
+    budget : int
+        Bytes of the whole process.
+
+    Raises
+    ------
+    BudgetError
+        Naming every part in bytes.
+    """
+    block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
+    window = largest_window(block_rows, scoring_window_blocks(block_rows))
+    n_scores = model.architecture.n_scores
+    parts = {
+        "interpreter, code and model": memory.resident_bytes(),
+        "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset),
+        "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
+        "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
+        "reserve": 8 << 20,
+    }
+    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
+    spare = budget - sum(parts.values())
+    return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
 
 
 def scoring_window_blocks(block_rows: list[int]) -> int:

@@ -52,7 +52,9 @@ def evaluate(
     model = load_model(run, threads=threads)
     folder = _dataset_folder(run, sources, MANIFEST_NAME)
     if folder is not None:
-        report: dict[str, Any] = model.evaluate_dataset(open_dataset(folder), split or "test")
+        report: dict[str, Any] = model.evaluate_dataset(
+            open_dataset(folder), split or "test", memory=memory
+        )
     else:
         if split is not None:
             raise ConfigError(

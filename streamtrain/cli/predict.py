@@ -81,7 +81,7 @@ def predict(
     n_rows = n_bad = 0
     with PredictionWriter(out, names, overwrite=overwrite) as writer, Progress() as progress:
         pieces = (
-            _dataset_pieces(model, Path(sources[0]), split or "test")
+            _dataset_pieces(model, Path(sources[0]), split or "test", memory)
             if is_dataset
             else _raw_pieces(model, sources, memory, encoding)
         )
@@ -106,10 +106,10 @@ def predict(
 Piece = tuple["EncodedRows", int, "npt.NDArray[np.int64] | None", list[str]]
 
 
-def _dataset_pieces(model: Model, path: Path, split: str) -> Iterator[Piece]:
+def _dataset_pieces(model: Model, path: Path, split: str, memory: int | None) -> Iterator[Piece]:
     from streamtrain.store.dataset import open_dataset
 
-    for rows in model.dataset_rows(open_dataset(path), split):
+    for rows in model.dataset_rows(open_dataset(path), split, memory=memory):
         yield rows, len(rows.numeric), None, []
 
 

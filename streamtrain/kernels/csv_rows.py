@@ -2,7 +2,9 @@
 
 Quoting is Arrow's: a quote opens a field only as its first byte; inside, two
 quotes are one; after the closing quote the rest of the field is literal. Lines
-end with LF, CRLF or a lone CR. A field that needs rewriting (doubled quotes,
+end with LF, CRLF or a lone CR. One thing is not Arrow's: a quoted field that holds
+a line end and then text behind its closing quote is a quote never closed that met
+another one lines later; its record is UNCLOSED. A field that needs rewriting (doubled quotes,
 text after the closing quote) is written to the arena behind the text, so that
 every field is one range of one buffer.
 
@@ -119,14 +121,20 @@ def last_record_end(data, begin, end, delimiter):
                 opened = i
                 i += 1
                 closed = False
+                spans = False
                 while i < end:
                     if data[i] == _QUOTE:
                         if i + 1 >= end:
                             return complete  # the next byte decides
-                        if data[i + 1] != _QUOTE:
-                            closed = i - opened <= QUOTE_LIMIT
+                        after = data[i + 1]
+                        if after != _QUOTE:
+                            closed = i - opened <= QUOTE_LIMIT and not (
+                                spans and after != delimiter and after != _LF and after != _CR
+                            )
                             break
                         i += 1
+                    elif data[i] == _LF or data[i] == _CR:
+                        spans = True
                     i += 1
                 if not closed:
                     if i < end or end - opened > QUOTE_LIMIT:
@@ -219,6 +227,7 @@ def split_records(
             low = i
             if i < end and data[i] == _QUOTE:
                 opened = i
+                opened_line = line
                 i += 1
                 doubled = False
                 closed = False
@@ -248,6 +257,9 @@ def split_records(
                     if b == delimiter or b == _LF or b == _CR:
                         break
                     i += 1
+                if line > opened_line and i > tail:
+                    unclosed = True
+                    break
                 if doubled or i > tail:
                     first = arena_end
                     k = low

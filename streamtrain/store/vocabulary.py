@@ -7,6 +7,8 @@ unseen) have no row. Rows go by count descending, then by bytes ascending.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,7 +146,9 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
     """
     path = folder / file_name(column.name)
     try:
-        table = pq.read_table(path, partitioning=None, memory_map=False).combine_chunks()
+        # Not read_table: it brings the dataset module, threads and 50 MB of memory.
+        with _system_pool(), pq.ParquetFile(path, memory_map=False) as file:
+            table = file.read(use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ManifestError(
             f"the vocabulary of {column.name!r} cannot be read",
@@ -153,7 +157,7 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
         ) from error
     if table.schema.names == ["category", "count"] and table.schema.types == _ARROW_SCHEMA.types:
         array = table.column(0).combine_chunks()
-        counts = table.column(1).combine_chunks().to_numpy(zero_copy_only=False)
+        counts = _as_int64(table.column(1).combine_chunks())
         if not array.null_count and len(array) + FIRST_CODE == column.cardinality:
             vocabulary = from_strings(array)
             if vocabulary_digest(vocabulary, counts) == column.vocabulary_digest:
@@ -163,6 +167,27 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
         where=str(path),
         remedy="ingest again",
     )
+
+
+@contextlib.contextmanager
+def _system_pool() -> Iterator[None]:
+    """Let Arrow allocate from the system, whose memory comes back when it is freed."""
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def _as_int64(array: pa.Array) -> npt.NDArray[np.int64]:
+    """Return the values of an array without nulls; `to_numpy` would import pandas."""
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], pa.int64())
+    buffer = array.buffers()[1]
+    if buffer is None:
+        return np.zeros(0, np.int64)
+    return np.frombuffer(buffer, np.int64)[array.offset : array.offset + len(array)]
 
 
 def from_strings(array: pa.Array) -> Vocabulary:

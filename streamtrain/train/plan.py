@@ -9,14 +9,21 @@ from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import layout_of, scratch_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
 from streamtrain.reader.windows import row_bytes
-from streamtrain.scoring import SCORING_ROWS, scoring_window_blocks
+from streamtrain.scoring import (
+    AUC_ROW_BYTES,
+    MAX_AUC_ROWS,
+    MIN_AUC_ROWS,
+    SCORING_ROWS,
+    scoring_window_blocks,
+)
 from streamtrain.store.dataset import Dataset
 from streamtrain.train.settings import Resources, TrainSettings
 
 _RESERVE_BYTES = 24 << 20
-_AUC_ROW_BYTES = 32
 _SCORED_ROW_BYTES = 160
-_MIN_AUC_ROWS, _MAX_AUC_ROWS = 100_000, 2_000_000
+WINDOW_SHARE = 8
+"""A window is chosen to take at most this part of the budget: of the budget alone, because
+the order depends on the window and must not depend on threads, prefetch or what is resident."""
 FLOOR_BYTES = 64 << 20
 """No Python process with NumPy, Arrow and Numba fits into less."""
 
@@ -66,13 +73,16 @@ def plan_memory(
     resources: Resources,
     *,
     interpreter_bytes: int,
+    vocabulary_bytes: int = 0,
 ) -> MemoryPlan:
     """Return the memory plan of a run, or refuse it.
 
     Parameters
     ----------
     interpreter_bytes : int
-        Resident memory with everything imported and compiled.
+        Resident memory with everything imported, compiled, and vocabularies read.
+    vocabulary_bytes : int
+        Of the categories, which the model file is serialised with.
 
     Raises
     ------
@@ -93,7 +103,7 @@ def plan_memory(
     copies = 1 if settings.optimizer.shrinks else 0  # settled, for validation
     best = parameters if settings.early_stop else 0
     # A checkpoint is serialised from copies of its arrays.
-    checkpoint = parameters + state + best
+    checkpoint = max(parameters + state + best, parameters + vocabulary_bytes)
     valid = [block for _, block in dataset.manifest.blocks("valid")]
     scored = 0
     if valid:
@@ -108,26 +118,24 @@ def plan_memory(
         "interpreter and code": interpreter_bytes,
         "parameters": parameters * (1 + copies) + best,
         "optimizer state": state,
-        "checkpoint": checkpoint,
+        "checkpoint or model file": checkpoint,
         "activations": scratch_bytes(
             layout, batch_size=settings.batch_size, n_threads=resources.n_threads
         ),
         "spill of one batch": settings.batch_size * per_row,
         "read buffers": resources.n_readers * block_bytes,
-        "validation": scored
-        + _AUC_ROW_BYTES * min(_MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
+        "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "reserve": _RESERVE_BYTES,
     }
-    fixed = sum(parts.values())
     blocks = settings.window_blocks or choose_window_blocks(
-        block_rows, row_bytes=per_row, budget_bytes=max(budget - fixed, 0) // n_windows
+        block_rows, row_bytes=per_row, budget_bytes=budget // WINDOW_SHARE
     )
     rows = largest_window(block_rows, blocks)
     parts["windows"] = n_windows * rows * per_row
     largest = max(parts, key=lambda name: parts[name])
     memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))
     spare = budget - sum(parts.values())
-    auc_rows = min(_MIN_AUC_ROWS + spare // (2 * _AUC_ROW_BYTES), _MAX_AUC_ROWS)
+    auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
     return MemoryPlan(budget, blocks, rows, auc_rows, parts)
 
 
@@ -138,7 +146,7 @@ def _remedy(largest: str, total: int) -> str:
         "spill of one batch": "lower --batch-size",
         "parameters": "ingest with --rare or --max-categories for fewer categories",
         "optimizer state": "use --optimizer sgd, or fewer categories",
-        "checkpoint": "use --optimizer sgd, or fewer categories",
+        "checkpoint or model file": "use --optimizer sgd, or fewer categories",
     }
     advice = options.get(largest)
     raise_it = f"give --memory {-(-total // 10**6)}MB"

@@ -12,19 +12,19 @@ import numpy as np
 from streamtrain import memory
 from streamtrain.errors import OutputError
 from streamtrain.kernels._jit import CACHE_PROBLEM, compile_seconds
-from streamtrain.kernels.scatter import class_indices, scatter_block
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
+from streamtrain.kernels.warm import compile_apart
 from streamtrain.model.architecture import Architecture, plan_architecture
 from streamtrain.model.linear import LinearModel
 from streamtrain.model_file import MODEL_NAME, ModelFile, ModelHeader, parameters_digest, save_model
 from streamtrain.optim.optimizers import make_rule
-from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.reader.stream import check_batch_size
 from streamtrain.store.dataset import Dataset
-from streamtrain.store.vocabulary import read_vocabulary
+from streamtrain.store.vocabulary import Vocabulary, read_vocabulary
 from streamtrain.train import checkpoint as checkpoints
 from streamtrain.train.checkpoint import Checkpoint
+from streamtrain.train.compile import compile_kernels
 from streamtrain.train.loop import Event, Loop
 from streamtrain.train.plan import MemoryPlan, plan_memory, refuse_tiny
 from streamtrain.train.run import (
@@ -143,18 +143,26 @@ class _Session:
         self._resources = resources
         self._should_stop = should_stop
         self._exists = exists
+        self._vocabularies: tuple[Vocabulary, ...] = ()
 
     def run(self) -> Generator[Event, None, None]:
         with Team(self._resources.n_threads) as team:
             started = time.perf_counter()
-            _compile(self._architecture, self._settings, team)
-            load_s = time.perf_counter() - started
+            apart_s = compile_apart("streamtrain.train.compile", "linear")
+            compile_kernels()
+            load_s = time.perf_counter() - started - apart_s
+            # Read now: a damaged one is found before training, and its bytes are counted.
+            self._vocabularies = tuple(
+                read_vocabulary(self._dataset.path, column)
+                for column in self._dataset.schema.categorical
+            )
             plan = plan_memory(
                 self._dataset,
                 self._architecture,
                 self._settings,
                 self._resources,
                 interpreter_bytes=memory.resident_bytes(),
+                vocabulary_bytes=sum(v.offsets.nbytes + v.data.nbytes for v in self._vocabularies),
             )
             self._settings = msgspec.structs.replace(
                 self._settings, window_blocks=plan.window_blocks
@@ -167,13 +175,15 @@ class _Session:
                     )
                 log = MetricsLog(self._out)
                 try:
-                    for event in self._events(team, plan, load_s):
+                    for event in self._events(team, plan, apart_s, load_s):
                         log.write({**event, "time": time.time()})
                         yield event
                 finally:
                     log.close()
 
-    def _events(self, team: Team, plan: MemoryPlan, load_s: float) -> Generator[Event, None, None]:
+    def _events(
+        self, team: Team, plan: MemoryPlan, apart_s: float, load_s: float
+    ) -> Generator[Event, None, None]:
         settings, dataset = self._settings, self._dataset
         model = LinearModel(self._architecture, team, batch_size=settings.batch_size)
         parameters = model.initial_parameters(settings.seed)
@@ -199,7 +209,7 @@ class _Session:
             "threads": team.n_threads,
             "window_rows": plan.window_rows,
             "memory": {"budget": plan.budget, **plan.parts},
-            "compile_s": compile_seconds(),
+            "compile_s": compile_seconds() + apart_s,
             "load_s": load_s,
             "cache_problem": CACHE_PROBLEM,
         }
@@ -259,10 +269,7 @@ class _Session:
             steps=state.progress.step,
             parameters_digest=digest,
         )
-        vocabularies = tuple(
-            read_vocabulary(dataset.path, column) for column in dataset.schema.categorical
-        )
-        save_model(self._out, ModelFile(header, parameters, vocabularies))
+        save_model(self._out, ModelFile(header, parameters, self._vocabularies))
         return {
             "event": "done",
             **loop.summary(),
@@ -280,46 +287,4 @@ def _rule(model: LinearModel, settings: TrainSettings) -> UpdateRule:
         settings.optimizer,
         n_parameters=model.layout.n_parameters,
         n_table_rows=model.layout.n_table_rows,
-    )
-
-
-def _compile(architecture: Architecture, settings: TrainSettings, team: Team) -> None:
-    """Run every kernel of a run once on a few rows, so that what follows is only training."""
-    model = LinearModel(architecture, team, batch_size=1)
-    parameters = model.initial_parameters(0)
-    rule = _rule(model, settings)
-    numeric = np.zeros((1, len(architecture.mean)), np.float32)
-    codes = np.zeros((1, len(architecture.cardinalities)), np.int32)
-    target = np.zeros(1, np.float32)
-    sums = np.zeros((1, 2))
-    model.take_steps(
-        parameters,
-        rule,
-        numeric=numeric,
-        codes=codes,
-        target=target,
-        weight=np.empty(0, np.float32),
-        batch_size=1,
-        step=0,
-        rates=np.zeros(1),
-        step_sums=sums,
-    )
-    model.settled(parameters, rule)
-    model.scores(parameters, numeric, codes)
-    order = OrderSettings("", 0, 1)
-    window_places(order, WindowPlan(0, 0, 0, (0,), 1), np.zeros(1, np.int32))
-    class_indices(np.zeros(1, np.float32), target, 1)
-    no_column = np.empty(0, np.float32)
-    n_columns = len(architecture.mean) + len(architecture.cardinalities) + 1
-    scatter_block(
-        np.zeros(4 * n_columns, np.uint8),
-        1,
-        4,
-        np.zeros(1, np.int32),
-        numeric,
-        codes,
-        target,
-        no_column,
-        no_column,
-        np.ones(codes.shape[1], np.int32),
     )

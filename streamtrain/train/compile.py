@@ -1,0 +1,64 @@
+"""Run every kernel of training once on one row, so that what follows is only training."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.team import Team
+from streamtrain.model.architecture import Architecture
+from streamtrain.model.linear import LinearModel
+from streamtrain.optim.optimizers import OptimizerSettings, make_rule
+from streamtrain.reader.order import OrderSettings, WindowPlan, epoch_windows, window_places
+
+
+def compile_kernels() -> None:
+    """Compile the kernels of training, or load them from the cache.
+
+    They depend on types alone, never on a model's shape or settings.
+    """
+    architecture = Architecture(
+        model="linear",
+        loss="logistic",
+        n_scores=1,
+        mean=(0.0,),
+        scale=(1.0,),
+        cardinalities=(2,),
+    )
+    with Team(1) as team:
+        model = LinearModel(architecture, team, batch_size=1)
+        parameters = model.initial_parameters(0)
+        rule = make_rule(
+            OptimizerSettings(l2=1e-9),
+            n_parameters=model.layout.n_parameters,
+            n_table_rows=model.layout.n_table_rows,
+        )
+        numeric, codes = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int32)
+        target, nothing = np.zeros(1, np.float32), np.empty(0, np.float32)
+        model.take_steps(
+            parameters,
+            rule,
+            numeric=numeric,
+            codes=codes,
+            target=target,
+            weight=nothing,
+            batch_size=1,
+            step=0,
+            rates=np.zeros(1),
+            step_sums=np.zeros((1, 2)),
+        )
+        model.settled(parameters, rule)
+        model.scores(parameters, numeric, codes)
+    window_places(OrderSettings("", 0, 1), WindowPlan(0, 0, 0, (0,), 1), np.zeros(1, np.int32))
+    epoch_windows(OrderSettings("", 0, 1), [1], 0)
+    class_indices(np.zeros(1, np.float32), target, 1)
+    places, limits = np.zeros(1, np.int32), np.ones(1, np.int32)
+    block = np.zeros(12, np.uint8)
+    scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
+
+
+if __name__ == "__main__":
+    compile_kernels()
+    sys.exit(0)
