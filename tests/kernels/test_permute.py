@@ -60,7 +60,7 @@ def test_both_widths_of_integers_get_the_same_permutation():
 
 @pytest.mark.parametrize("n", [3, 4])
 def test_every_order_of_a_few_items_is_equally_likely(n):
-    orders = {order: 0 for order in permutations(range(n))}
+    orders = dict.fromkeys(permutations(range(n)), 0)
     n_keys = 600 * len(orders)
     for key in range(n_keys):
         orders[tuple(permuted(derive_key("uniform", key), n).tolist())] += 1
