@@ -4,7 +4,7 @@ import time
 import pytest
 
 from streamtrain.reader.prefetch import prefetch
-from tests.reader.reading import reader_threads
+from tests.reader.reading import collect, reader_threads
 
 TIMEOUT_S = 10
 
@@ -24,8 +24,7 @@ def test_an_error_arrives_after_the_items_before_it(depth, n_before):
 
     found = []
     with pytest.raises(ValueError, match="broken"):
-        for item in prefetch(items(), depth=depth):
-            found.append(item)  # noqa: PERF402 (what came before the error)
+        collect(prefetch(items(), depth=depth), found)
     assert found == list(range(n_before))
     assert reader_threads() == []
 

@@ -131,7 +131,7 @@ def test_a_later_version_is_named_as_such(folder):
 
 
 def test_a_directory_without_a_manifest_is_no_dataset(tmp_path):
-    with pytest.raises(NoInputError, match="no dataset.json"):
+    with pytest.raises(NoInputError, match=r"no dataset\.json"):
         open_dataset(tmp_path)
     with pytest.raises(NoInputError, match="no such dataset"):
         open_dataset(tmp_path / "nothing")
