@@ -20,6 +20,7 @@ _UNITS = {
     "t": 10**12, "tb": 10**12, "tib": 2**40,
 }  # fmt: skip
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
+_MAX = 2.0**63
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _SPLIT_NAMES = ("valid", "test")
 
@@ -32,13 +33,12 @@ def parse_size(text: str | int) -> int:
     UsageError
         If the text is not a positive number with a known unit.
     """
-    if isinstance(text, int):
-        return text
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(str(text))
     unit = _UNITS.get(match[2].lower()) if match else None
-    if match is None or unit is None or float(match[1]) <= 0:
+    n_bytes = float(match[1]) * unit if match and unit else 0.0
+    if not 1 <= n_bytes < _MAX:
         raise UsageError(f"{text!r} is not a size", remedy="write it like 512MB or 2GiB")
-    return int(float(match[1]) * unit)
+    return int(n_bytes)
 
 
 def format_size(n_bytes: float) -> str:
@@ -59,9 +59,10 @@ def parse_interval(text: str) -> tuple[int | None, float | None]:
         If it is neither a count of steps nor a duration.
     """
     match = _SIZE.fullmatch(text)
-    if match and not match[2] and "." not in match[1] and int(match[1]) > 0:
+    number = float(match[1]) if match else 0.0
+    if match and 0 < number < _MAX and not match[2] and "." not in match[1]:
         return int(match[1]), None
-    if match and match[2].lower() in _SECONDS and float(match[1]) > 0:
+    if match and 0 < number < _MAX and match[2].lower() in _SECONDS:
         return None, float(match[1]) * _SECONDS[match[2].lower()]
     raise UsageError(
         f"{text!r} is not an interval", remedy="write steps like 500 or a time like 30s or 5min"

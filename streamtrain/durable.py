@@ -61,6 +61,8 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        # In a container every start may have the process id of the one that crashed.
+        temporary.unlink(missing_ok=True)
         with temporary.open("xb", buffering=0) as file:
             view = memoryview(data).cast("B")
             while view:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+import pyarrow as pa
 
+from streamtrain.store import shards as store_shards
 from streamtrain.store.manifest import Manifest, write_manifest
-from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
+from streamtrain.store.schema import FIRST_CODE, Column, NumericStatistics, Schema, Target
 from streamtrain.store.shards import ShardWriter, arrow_schema
+from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
 
 
 def statistics(values):
@@ -25,6 +30,12 @@ def statistics(values):
     )
 
 
+def categories(cardinality):
+    """Return the vocabulary of a made column and its counts: "k2" has code 2, and so on."""
+    names = pa.array([f"k{code}" for code in range(FIRST_CODE, cardinality)], pa.string())
+    return from_strings(names), np.arange(cardinality - FIRST_CODE, 0, -1, dtype=np.int64)
+
+
 def make_dataset(
     folder: Path,
     *,
@@ -32,13 +43,28 @@ def make_dataset(
     n_numeric=2,
     cardinalities=(5, 40),
     block_rows=64,
+    shard_blocks=None,
     splits=("train", "valid"),
     n_classes=2,
     weighted=False,
+    missing=0.0,
     seed=0,
     legible=False,
 ):
-    """Write a dataset whose target follows from its columns; rows are numbered if legible."""
+    """Write a dataset whose target follows from its columns.
+
+    Parameters
+    ----------
+    block_rows : int or tuple of int
+        Rows of a block; of several, in turn.
+    shard_blocks : int or None
+        Blocks of a shard; None puts all of a split into one.
+    missing : float
+        Share of numeric values that are missing.
+    legible : bool
+        Every column of row i holds i.
+    """
+    sizes = (block_rows,) if isinstance(block_rows, int) else tuple(block_rows)
     rng = np.random.default_rng(seed)
     parts = {}
     effects = [rng.normal(size=c) for c in cardinalities]
@@ -55,6 +81,8 @@ def make_dataset(
             target = (rng.random(n) < 1 / (1 + np.exp(-score))).astype(float)
         else:
             target = np.clip(np.floor((score + 3) * n_classes / 6), 0, n_classes - 1)
+        if missing:
+            numeric[rng.random(numeric.shape) < missing] = np.nan
         if legible:
             numeric[:] = np.arange(n, dtype=np.float32)[:, None]
             codes[:] = np.arange(n)[:, None]
@@ -71,7 +99,15 @@ def make_dataset(
                 Column(f"n{j}", "numeric", statistics=statistics(numeric[:, j]))
                 for j in range(n_numeric)
             ),
-            *(Column(f"c{f}", "categorical", cardinality=c) for f, c in enumerate(cardinalities)),
+            *(
+                Column(
+                    f"c{f}",
+                    "categorical",
+                    cardinality=c,
+                    vocabulary_digest=vocabulary_digest(*categories(c)),
+                )
+                for f, c in enumerate(cardinalities)
+            ),
         ),
         target=Target(
             "y",
@@ -92,9 +128,11 @@ def make_dataset(
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, w] if weighted else [y]
-        with ShardWriter(folder, split, arrow_schema(schema), block_rows=block_rows) as writer:
-            writer.append(columns)
-        shards[split] = tuple(writer.shards)
+        shards[split] = write_shards(folder, split, schema, columns, sizes, shard_blocks)
+    files = {}
+    for f, c in enumerate(cardinalities):
+        name, digest = write_vocabulary(folder, f"c{f}", *categories(c))
+        files[name] = digest
     write_manifest(
         folder,
         Manifest(
@@ -103,11 +141,32 @@ def make_dataset(
             schema=schema,
             splits=shards,
             sources=(),
-            files={},
+            files=files,
             seed=0,
             shuffled=True,
-            block_rows=block_rows,
+            block_rows=max(sizes),
             split_fractions={},
         ),
     )
     return folder
+
+
+def write_shards(folder, split, schema, columns, sizes, shard_blocks):
+    """Write columns in blocks of the given sizes, in turn."""
+    n_rows, done, n_blocks = len(columns[0]), 0, 0
+    with (
+        # A shard then ends where this says so, and not by its bytes.
+        mock.patch.object(store_shards, "_SHARD_BYTES", 1 << 40),
+        ShardWriter(folder, split, arrow_schema(schema), block_rows=max(sizes)) as writer,
+    ):
+        for size in cycle(sizes):
+            if done == n_rows:
+                break
+            take = min(size, n_rows - done)
+            writer.append([column[done : done + take] for column in columns])
+            if writer.n_filled:
+                writer._write_block()
+            done, n_blocks = done + take, n_blocks + 1
+            if shard_blocks and n_blocks % shard_blocks == 0:
+                writer._close_shard()
+    return tuple(writer.shards)

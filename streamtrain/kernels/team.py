@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -122,7 +123,8 @@ class Team:
     Notes
     -----
     The other threads start at the first run and wait between runs without
-    using a core. A forked child starts its own.
+    using a core. A forked child starts its own. Runs from several threads take
+    turns.
     """
 
     def __init__(self, n_threads: int) -> None:
@@ -130,7 +132,9 @@ class Team:
         self._words = np.zeros(_N_WORDS, np.int64)
         self._work: list[queue.SimpleQueue[Any]] = []
         self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._pid = -1
+        self._end = weakref.finalize(self, _end_threads, self._work)
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __enter__(self) -> Team:
         return self
@@ -145,10 +149,8 @@ class Team:
 
     def close(self) -> None:
         """Let the other threads end."""
-        for work in self._work:
-            work.put(None)
+        self._end()
         self._work = []
-        self._pid = -1
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(thread, n_threads, words, *args)`` on every thread.
@@ -157,24 +159,39 @@ class Team:
         -------
         What the call of thread 0 (the caller's) returned.
         """
+        if self._pid != os.getpid():
+            # A forked child has none of the threads, and a lock that one may have held.
+            self._pid, self._lock, self._work = os.getpid(), threading.Lock(), []
+            self._end.detach()
+        with self._lock:
+            return self._run(function, args)
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         self._words[:] = 0
         if self.n_threads == 1:
             return function(0, 1, self._words, *args)
-        if self._pid != os.getpid():
+        if not self._work:
             self._start()
-        for work in self._work:
-            work.put((function, args))
-        result = function(0, self.n_threads, self._words, *args)
-        errors = [self._done.get() for _ in self._work]
+        try:
+            for work in self._work:
+                work.put((function, args))
+            result = function(0, self.n_threads, self._words, *args)
+            errors = [self._done.get() for _ in self._work]
+        except BaseException:
+            # The others may still be at work, with these words, and will report late:
+            # the next run must meet neither.
+            self.close()
+            self._words = np.zeros(_N_WORDS, np.int64)
+            raise
         for error in errors:
             if error is not None:
                 raise error
         return result
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._done = queue.SimpleQueue()
         self._work = [queue.SimpleQueue() for _ in range(self.n_threads - 1)]
+        self._end = weakref.finalize(self, _end_threads, self._work)
         for number, work in enumerate(self._work, start=1):
             threading.Thread(
                 target=_serve,
@@ -182,6 +199,11 @@ class Team:
                 name=f"streamtrain-compute-{number}",
                 daemon=True,
             ).start()
+
+
+def _end_threads(work: list[queue.SimpleQueue[Any]]) -> None:
+    for jobs in work:
+        jobs.put(None)
 
 
 def _serve(

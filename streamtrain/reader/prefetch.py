@@ -57,8 +57,9 @@ def prefetch(items: Iterator[T], *, depth: int) -> Generator[T, None, None]:
                 if item.error is not None:
                     raise item.error
                 return
-            yield item
+            # The next item is made while this one is in use.
             space.release()
+            yield item
     finally:
         stop.set()
         space.release()

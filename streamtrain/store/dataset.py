@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Callable
@@ -150,15 +151,19 @@ class Dataset:
             self._check_size(min(max(available, 0), block.n_bytes), split, number, block)
             start = block.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
             skip = block.offset - start
-            with mmap.mmap(
-                fd, skip + block.n_bytes, access=mmap.ACCESS_COPY, offset=start
-            ) as mapped:
+            mapped = mmap.mmap(fd, skip + block.n_bytes, access=mmap.ACCESS_COPY, offset=start)
+            try:
                 view = np.frombuffer(mapped, np.uint8, block.n_bytes, skip)
                 try:
                     self._check_digest(view, split, number, block)
                     return consume(view)
                 finally:
-                    del view  # a map cannot be closed while an array shows it
+                    del view
+            finally:
+                # A map cannot be closed while an array shows it, and the traceback of
+                # an error keeps one: the map then goes with the error.
+                with contextlib.suppress(BufferError):
+                    mapped.close()
         except OSError as error:
             raise durable.as_stream_error(error, where) from error
         finally:

@@ -172,6 +172,20 @@ def check_name(name: str, *, where: str) -> None:
         raise ManifestError(f"the file name {name!r} could leave the dataset", where=where)
 
 
+def _check_blocks(shard: Shard, *, where: str) -> None:
+    """Refuse blocks that do not lie in their shard: readers take memory for what they claim."""
+    n_rows = 0
+    for number, block in enumerate(shard.blocks):
+        n_rows += block.n_rows
+        inside = 0 <= block.offset and 0 < block.n_bytes <= shard.n_bytes - block.offset
+        if not inside or not 0 < 4 * block.n_rows <= block.n_bytes:
+            raise ManifestError(f"{shard.name}, block {number}: cannot lie there", where=where)
+    if n_rows != shard.n_rows:
+        raise ManifestError(
+            f"{shard.name}: its blocks hold {n_rows} rows, expected {shard.n_rows}", where=where
+        )
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of the dataset in `folder`.
 
@@ -222,6 +236,7 @@ def read_manifest(folder: Path) -> Manifest:
     for shards in manifest.splits.values():
         for shard in shards:
             check_name(shard.name, where=where)
+            _check_blocks(shard, where=where)
     for name in manifest.files:
         check_name(name, where=where)
     return manifest

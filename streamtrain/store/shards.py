@@ -46,6 +46,7 @@ class _HashingFile(io.RawIOBase):
         self.position = 0
         self.whole = xxhash.xxh3_128()
         self.block = xxhash.xxh3_64()
+        self._kept = False
 
     def writable(self) -> bool:
         return True
@@ -74,8 +75,12 @@ class _HashingFile(io.RawIOBase):
         os.fsync(self._file.fileno())
         self._file.close()
 
+    def keep_open(self) -> None:
+        """Leave the file open when Arrow lets go of it, until `finish`."""
+        self._kept = True
+
     def close(self) -> None:
-        if not self._file.closed:
+        if not self._file.closed and not self._kept:
             # A full disk was reported already, by the write that met it.
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -300,6 +305,8 @@ class ShardWriter:
             file.flush()
             self._check_layout(pq.read_metadata(file.path))
             self._wait_for_sync()
+            # The next shard's sink replaces this one's, which then closes its file.
+            file.keep_open()
             self._synced = self._syncing.submit(_finish, file)
         except OSError as error:
             raise durable.as_stream_error(error, file.path) from error

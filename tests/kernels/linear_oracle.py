@@ -1,0 +1,185 @@
+"""The linear model in float64 NumPy, as plain as it can be: dense, one row after another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamtrain.kernels.team import Team
+from streamtrain.model.architecture import Architecture
+from streamtrain.model.linear import LinearModel
+from streamtrain.optim.optimizers import OptimizerSettings, make_rule
+
+
+@dataclass
+class Rows:
+    numeric: np.ndarray
+    codes: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass
+class Problem:
+    architecture: Architecture
+    rows: Rows
+    start: np.ndarray
+    extra: dict = field(default_factory=dict)
+
+
+def make_problem(
+    loss, *, n_rows=93, n_numeric=3, cardinalities=(4, 9), weighted=False, missing=False, seed=0
+):
+    rng = np.random.default_rng([seed, len(loss), weighted, missing])
+    n_classes = 4 if loss == "softmax" else 2
+    numeric = rng.normal(size=(n_rows, n_numeric)).astype(np.float32) * 2 + 1
+    if missing:
+        numeric[rng.random(numeric.shape) < 0.3] = np.nan
+    codes = np.stack([rng.integers(0, c, n_rows) for c in cardinalities], axis=1)
+    target = rng.normal(size=n_rows) * 3 + 5
+    if loss != "squared":
+        target = rng.integers(0, n_classes, n_rows)
+    weight = rng.uniform(0.25, 3.0, n_rows) if weighted else np.empty(0)
+    architecture = Architecture(
+        model="linear",
+        loss=loss,
+        n_scores=n_classes if loss == "softmax" else 1,
+        mean=tuple(np.linspace(0.5, 1.5, n_numeric).tolist()),
+        scale=tuple(np.linspace(0.4, 0.6, n_numeric).tolist()),
+        cardinalities=tuple(cardinalities),
+        target_mean=5.0 if loss == "squared" else 0.0,
+        target_scale=0.5 if loss == "squared" else 1.0,
+        weight_scale=0.75,
+    )
+    rows = Rows(
+        numeric,
+        np.ascontiguousarray(codes, np.int32),
+        target.astype(np.float32),
+        weight.astype(np.float32),
+    )
+    n_parameters = (1 + 2 * n_numeric + sum(cardinalities)) * architecture.n_scores
+    start = (0.3 * rng.normal(size=n_parameters)).astype(np.float32)
+    return Problem(architecture, rows, start)
+
+
+def design(architecture, rows):
+    """Return the (n, R) matrix whose product with the (R, C) parameters is the scores."""
+    z = (rows.numeric.astype(np.float64) - np.array(architecture.mean)) * np.array(
+        architecture.scale
+    )
+    absent = np.isnan(z)
+    parts = [np.ones((len(z), 1)), np.where(absent, 0.0, z), absent.astype(float)]
+    for f, cardinality in enumerate(architecture.cardinalities):
+        parts.append(np.eye(cardinality)[rows.codes[:, f]])
+    return np.concatenate(parts, axis=1)
+
+
+def losses_and_deltas(loss, scores, y):
+    """Return the (n,) losses and (n, C) derivatives by the scores."""
+    if loss == "softmax":
+        top = scores.max(axis=1, keepdims=True)
+        p = np.exp(scores - top)
+        total = p.sum(axis=1, keepdims=True)
+        k = y.astype(int)
+        rows = np.arange(len(y))
+        losses = (np.log(total) + top)[:, 0] - scores[rows, k]
+        delta = p / total
+        delta[rows, k] -= 1.0
+        return losses, delta
+    s = scores[:, 0]
+    if loss == "squared":
+        return (s - y) ** 2, (2 * (s - y))[:, None]
+    sign = 2 * y - 1
+    m = sign * s
+    if loss == "hinge":
+        return np.maximum(1 - m, 0), np.where(m < 1, -sign, 0.0)[:, None]
+    return np.logaddexp(0, -m), (-sign / (1 + np.exp(m)))[:, None]
+
+
+def batch_loss(problem, parameters, select):
+    """Return the loss (sum of weighted losses / rows), its gradient and (loss, weight) sums."""
+    a, r = problem.architecture, problem.rows
+    x = design(a, r)[select]
+    w = parameters.reshape(-1, a.n_scores)
+    y = (r.target.astype(np.float64)[select] - a.target_mean) * a.target_scale
+    losses, delta = losses_and_deltas(a.loss, x @ w, y)
+    weight = np.ones(len(y))
+    if len(r.weight):
+        weight = r.weight.astype(np.float64)[select] * a.weight_scale
+    sums = np.array([(losses * weight).sum(), weight.sum()])
+    delta *= (weight / len(y))[:, None]
+    return sums[0] / len(y), (x.T @ delta).reshape(-1), sums, x
+
+
+def oracle_steps(problem, settings, batch_size, rates, *, step=0):
+    """Train in float64, shrinking every weight at every step; return (parameters, sums)."""
+    a, r = problem.architecture, problem.rows
+    w = problem.start.astype(np.float64).reshape(-1, a.n_scores)
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    n_dense = 1 + 2 * len(a.mean)
+    all_sums = []
+    for s, rate in enumerate(rates):
+        select = slice(s * batch_size, min((s + 1) * batch_size, len(r.target)))
+        _, g, sums, x = batch_loss(problem, w.reshape(-1), select)
+        all_sums.append(sums)
+        g = g.reshape(w.shape)
+        # Rows of categories that are not in the batch wait, and their state with them.
+        touched = (x != 0).any(axis=0)
+        touched[:n_dense] = True
+        t = touched
+        if settings.name == "sgd":
+            w[t] -= rate * g[t]
+        elif settings.name == "momentum":
+            m[t] = settings.momentum * m[t] + g[t]
+            w[t] -= rate * m[t]
+        elif settings.name == "adagrad":
+            v[t] += g[t] ** 2
+            w[t] -= rate * g[t] / (np.sqrt(v[t]) + settings.epsilon)
+        else:
+            m[t] = settings.beta1 * m[t] + (1 - settings.beta1) * g[t]
+            v[t] = settings.beta2 * v[t] + (1 - settings.beta2) * g[t] ** 2
+            m_hat = m[t] / (1 - settings.beta1 ** (step + s + 1))
+            v_hat = v[t] / (1 - settings.beta2 ** (step + s + 1))
+            w[t] -= rate * m_hat / (np.sqrt(v_hat) + settings.epsilon)
+        shrunk = np.abs(w[1:]) * max(1 - rate * settings.l2, 0) - rate * settings.l1
+        w[1:] = np.sign(w[1:]) * np.maximum(shrunk, 0)
+    return w.reshape(-1), np.array(all_sums)
+
+
+def kernel_steps(problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None):
+    """Train with the kernels; return (settled parameters, sums, steps taken, rule)."""
+    r = problem.rows
+    with Team(n_threads) as team:
+        model = LinearModel(problem.architecture, team, batch_size=batch_size)
+        rule = make_rule(
+            settings,
+            n_parameters=model.layout.n_parameters,
+            n_table_rows=model.layout.n_table_rows,
+        )
+        w = problem.start.copy()
+        sums = np.zeros((len(rates), 2))
+        taken = 0
+        # Steps in one call, or in several.
+        for first, last in calls or [(0, len(rates))]:
+            rows = slice(first * batch_size, min(last * batch_size, len(r.target)))
+            part = np.zeros((last - first, 2))
+            taken += model.take_steps(
+                w,
+                rule,
+                numeric=r.numeric[rows],
+                codes=r.codes[rows],
+                target=r.target[rows],
+                weight=r.weight[rows] if len(r.weight) else r.weight,
+                batch_size=batch_size,
+                step=step + first,
+                rates=np.asarray(rates[first:last], np.float64),
+                step_sums=part,
+            )
+            sums[first:last] = part
+        return model.settled(w, rule), sums, taken, rule
+
+
+def settings_of(name, l1=0.0, l2=0.0):
+    # A larger epsilon keeps g / (sqrt(v) + epsilon) smooth where g is close to 0.
+    return OptimizerSettings(name=name, epsilon=1e-3, l1=l1, l2=l2)

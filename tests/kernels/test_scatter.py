@@ -1,0 +1,83 @@
+"""Blocks scattered to their places, against NumPy indexing."""
+
+import numpy as np
+import pytest
+
+from streamtrain.kernels.scatter import class_indices, scatter_block
+
+
+class Block:
+    def __init__(self, n_rows, n_numeric, n_fields, *, weighted=False, exposed=False, header=20):
+        rng = np.random.default_rng(n_rows)
+        self.n_rows, self.header = n_rows, header
+        self.stride = header + 4 * n_rows
+        self.numeric = rng.normal(size=(n_numeric, n_rows)).astype(np.float32)
+        self.codes = rng.integers(0, 9, (n_fields, n_rows)).astype(np.int32)
+        self.target = rng.normal(size=n_rows).astype(np.float32)
+        self.weight = rng.random(n_rows if weighted else 0).astype(np.float32)
+        self.exposure = rng.random(n_rows if exposed else 0).astype(np.float32)
+        self.cardinality = np.full(n_fields, 9, np.int32)
+
+    def data(self):
+        columns = [*self.numeric, *self.codes, self.target]
+        columns += [c for c in (self.weight, self.exposure) if len(c)]
+        junk = b"\xff" * self.header
+        return np.frombuffer(b"".join(junk + c.tobytes() for c in columns), np.uint8)
+
+    def scatter(self, n_window, places):
+        window = [
+            np.full((n_window, len(self.numeric)), -1, np.float32),
+            np.full((n_window, len(self.codes)), -1, np.int32),
+            np.full(n_window, -1, np.float32),
+            np.full(n_window if len(self.weight) else 0, -1, np.float32),
+            np.full(n_window if len(self.exposure) else 0, -1, np.float32),
+        ]
+        places = np.asarray(places, np.int32)
+        bad = scatter_block(
+            self.data(), self.n_rows, self.stride, places, *window, self.cardinality
+        )
+        return bad, window
+
+
+@pytest.mark.parametrize("extras", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(("n_numeric", "n_fields"), [(3, 2), (0, 2), (3, 0), (0, 0)])
+@pytest.mark.parametrize("n_rows", [1, 255, 256, 257, 1000])
+def test_every_value_reaches_its_place_and_no_other(n_rows, n_numeric, n_fields, extras):
+    block = Block(n_rows, n_numeric, n_fields, weighted=extras[0], exposed=extras[1])
+    n_window = n_rows + 13
+    places = np.random.default_rng(1).permutation(n_window)[:n_rows]
+    bad, window = block.scatter(n_window, places)
+    assert bad == -1
+    columns = [block.numeric.T, block.codes.T, block.target, block.weight, block.exposure]
+    untouched = np.setdiff1d(np.arange(n_window), places)
+    for found, expected in zip(window, columns, strict=True):
+        if len(found):
+            np.testing.assert_array_equal(found[places], expected)
+            assert (found[untouched] == -1).all()
+
+
+@pytest.mark.parametrize("code", [-1, 9, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize("row", [0, 255, 256, 299])
+def test_a_code_out_of_range_is_reported_and_never_passed_on(code, row):
+    block = Block(300, 2, 3)
+    block.codes[1, row] = code
+    bad, window = block.scatter(300, np.arange(300))
+    assert bad == 2 + 1  # the column's number in the block
+    assert window[1].min() >= 0
+    assert window[1].max() < 9
+
+
+def test_nan_arrives_as_nan():
+    block = Block(10, 1, 1)
+    block.numeric[0, 3] = np.nan
+    _, window = block.scatter(10, np.arange(10))
+    assert np.isnan(window[0][3, 0])
+    assert np.isnan(window[0]).sum() == 1
+
+
+def test_class_values_become_their_indices():
+    values = np.array([0.5, -3.0, 7.0], np.float32)
+    target = np.array([7.0, 0.5, -3.0, 8.0, np.nan, 7.0], np.float32)
+    class_indices(values, target, 5)
+    # The last row is outside of the rows asked for.
+    assert target.tolist() == [2.0, 0.0, 1.0, -1.0, -1.0, 7.0]
