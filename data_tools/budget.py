@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 from data_tools.csv_source import BUFFER_BYTES
@@ -16,18 +15,6 @@ _SLACK = 16 << 20
 """Allocator fragments, Python's own objects, thread stacks."""
 _ROW_BYTES = 64
 """Masks, keys and parsed numbers of a row in pass 1."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-
-
-def tame_allocator() -> None:
-    """Ask glibc for few arenas and to return large blocks at once; elsewhere do nothing."""
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 1 << 20)
-    except (OSError, AttributeError):
-        return
 
 
 @dataclass(frozen=True)

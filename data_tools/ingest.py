@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from data_tools.budget import MemoryPlan, plan_memory, tame_allocator
+from data_tools.budget import MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.columns import ColumnPlan, Roles, plan_columns, resolve_roles
 from data_tools.csv_source import CsvOptions
@@ -32,6 +32,7 @@ from streamtrain.errors import OutputError, SourceError, StreamtrainError, Usage
 from streamtrain.kernels._jit import compile_seconds
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
+from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
@@ -64,8 +65,7 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
     start = time.monotonic()
     out = Path(options.out)
     _check(options, out)
-    tame_allocator()
-    pa.set_memory_pool(pa.system_memory_pool())
+    tame_allocators()
     apart_s = compile_apart("data_tools.warm_up", "ingest")
     warm_up()
     with durable.staging_directory(out) as staging:

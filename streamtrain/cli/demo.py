@@ -19,8 +19,8 @@ from streamtrain.cli.values import SIZE, json_option
 from streamtrain.config import format_size, parse_size
 from streamtrain.errors import DiskError, OutputError, StreamtrainError
 
-_ROWS = 3_700_000
-_MEMORY = parse_size("320MB")
+_ROWS = 4_100_000
+_MEMORY = parse_size("360MB")
 # Bytes of disk for a row: its text, its partition and its shard, with some to spare.
 _DISK_BYTES_PER_ROW = 680
 
@@ -44,7 +44,7 @@ _DISK_BYTES_PER_ROW = 680
     "--memory",
     type=SIZE,
     default=_MEMORY,
-    show_default="320MB",
+    show_default="360MB",
     metavar="SIZE",
     help="Bound on the resident memory of every step.",
 )

@@ -177,7 +177,7 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
     n_rows = 0
     for number, block in enumerate(shard.blocks):
         n_rows += block.n_rows
-        inside = 0 <= block.offset and 0 < block.n_bytes <= shard.n_bytes - block.offset
+        inside = block.offset >= 0 and 0 < block.n_bytes <= shard.n_bytes - block.offset
         if not inside or not 0 < 4 * block.n_rows <= block.n_bytes:
             raise ManifestError(f"{shard.name}, block {number}: cannot lie there", where=where)
     if n_rows != shard.n_rows:

@@ -7,8 +7,6 @@ unseen) have no row. Rows go by count descending, then by bytes ascending.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +145,7 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
     path = folder / file_name(column.name)
     try:
         # Not read_table: it brings the dataset module, threads and 50 MB of memory.
-        with _system_pool(), pq.ParquetFile(path, memory_map=False) as file:
+        with pq.ParquetFile(path, memory_map=False) as file:
             table = file.read(use_threads=False).combine_chunks()
     except (OSError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ManifestError(
@@ -167,17 +165,6 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
         where=str(path),
         remedy="ingest again",
     )
-
-
-@contextlib.contextmanager
-def _system_pool() -> Iterator[None]:
-    """Let Arrow allocate from the system, whose memory comes back when it is freed."""
-    before = pa.default_memory_pool()
-    pa.set_memory_pool(pa.system_memory_pool())
-    try:
-        yield
-    finally:
-        pa.set_memory_pool(before)
 
 
 def _as_int64(array: pa.Array) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ from streamtrain.model.linear import LinearModel
 from streamtrain.model_file import MODEL_NAME, ModelFile, ModelHeader, parameters_digest, save_model
 from streamtrain.optim.optimizers import make_rule
 from streamtrain.reader.stream import check_batch_size
+from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.vocabulary import Vocabulary, read_vocabulary
 from streamtrain.train import checkpoint as checkpoints
@@ -146,6 +147,7 @@ class _Session:
         self._vocabularies: tuple[Vocabulary, ...] = ()
 
     def run(self) -> Generator[Event, None, None]:
+        tame_allocators()
         with Team(self._resources.n_threads) as team:
             started = time.perf_counter()
             apart_s = compile_apart("streamtrain.train.compile", "linear")
