@@ -18,7 +18,7 @@ THREADS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """One session of benchmarks.
+    """What a benchmark runs with.
 
     Parameters
     ----------

@@ -55,7 +55,7 @@ def run(bench: Bench) -> dict[str, Any]:
                 read(c)
             )
         found[state] = bench.in_turn(contenders)
-    rows = found["warm"]["ds.batches, pread, 1 reader"]["rows"]
+    rows = int(found["warm"]["ds.batches, pread, 1 reader"]["rows"])
     return {"bytes": n_bytes, "rows": rows, "cold_how": how, **found}
 
 

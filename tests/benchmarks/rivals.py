@@ -157,10 +157,17 @@ def run_sklearn(dataset: Path, settings: dict[str, Any]) -> dict[str, Any]:
             if n_rows >= limit:
                 break
     seconds = time.perf_counter() - started
-    x, y = features.matrix("test")
-    margin = model.decision_function(x) * (2.0 * y - 1.0)
-    loss = float(np.logaddexp(0.0, -margin).mean())
-    return {"seconds": seconds, "rows": n_rows, "loss": loss}
+    losses = {}
+    for split in ("valid", "test"):
+        x, y = features.matrix(split)
+        margin = model.decision_function(x) * (2.0 * y - 1.0)
+        losses[split] = float(np.logaddexp(0.0, -margin).mean())
+    return {
+        "seconds": seconds,
+        "rows": n_rows,
+        "loss": losses["test"],
+        "valid_loss": losses["valid"],
+    }
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def main() -> None:
     """Measure in this process, whose environment names the threading layer."""
     from numba import njit, prange
 
-    from streamtrain.kernels._jit import fast_kernel, inline
+    from streamtrain.kernels._jit import FASTMATH, inline
     from streamtrain.kernels.team import Team, barrier, next_task
 
     @inline
@@ -81,7 +81,8 @@ def main() -> None:
             sums[0] = sums[0] * 0.999 + 1.0
         return sums[0]
 
-    phases_of_team = _uncached(fast_kernel, team_phases)
+    # As our kernels are compiled, but not kept on disk.
+    phases_of_team = njit(nogil=True, fastmath=FASTMATH, error_model="numpy")(team_phases)
     team = Team(THREADS)
     sums = np.zeros((TASKS, 8))[:, 0].copy()
     ways: dict[str, Callable[[int, int], Any]] = {
@@ -113,16 +114,6 @@ def main() -> None:
         if state == "busy":
             rival.join()
     print(json.dumps(found))
-
-
-def _uncached(decorate: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile with the options of our kernels, from their Python function: nothing is kept."""
-    from numba import njit
-
-    from streamtrain.kernels._jit import FASTMATH
-
-    del decorate
-    return njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function)
 
 
 def render(result: dict[str, Any]) -> str:

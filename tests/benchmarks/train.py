@@ -20,7 +20,7 @@ VW_SEARCH = (
     ("--sgd", "-l", "0.1", "--power_t", "0"),
     ("--sgd", "-l", "0.03", "--power_t", "0"),
 )
-# Ours, the fastest first; the first whose test loss is no worse than VW's best is timed.
+# Ours; the fastest whose validation loss is no worse than VW's best is timed.
 OURS = (
     ("--batch-size", "8192", "--lr", "0.15"),
     ("--batch-size", "2048", "--lr", "0.1"),
@@ -47,11 +47,11 @@ def run(bench: Bench) -> dict[str, Any]:
     dataset = bench.dataset()
     caches = _vw_caches(bench, dataset)
     searched_vw = [_vw(bench, caches, options) for options in VW_SEARCH]
-    best_vw = min(searched_vw, key=lambda found: found["loss"])
+    best_vw = min(searched_vw, key=lambda found: found["valid_loss"])
     searched_ours = [_ours(bench, dataset, options) for options in OURS]
-    equal = [found for found in searched_ours if found["loss"] <= best_vw["loss"]]
+    equal = [found for found in searched_ours if found["valid_loss"] <= best_vw["valid_loss"]]
     chosen = min(
-        equal or searched_ours, key=lambda found: found["seconds"] if equal else found["loss"]
+        equal or searched_ours, key=lambda found: found["seconds"] if equal else found["valid_loss"]
     )
     how = ""
 
@@ -71,11 +71,11 @@ def run(bench: Bench) -> dict[str, Any]:
         {"streamtrain": lambda: _ours(bench, dataset, ("--batch-size", str(SKLEARN_BATCH)))}
     )["streamtrain"]
     return {
-        "rows": pairs["Vowpal Wabbit"]["rows"],
+        "rows": int(pairs["Vowpal Wabbit"]["rows"]),
         "vw_cache_bytes": caches["train"].stat().st_size,
         "vw_search": searched_vw,
         "ours_search": searched_ours,
-        "equal": bool(equal),
+        "equal": pairs["streamtrain"]["loss"] <= pairs["Vowpal Wabbit"]["loss"],
         "cold_how": how,
         "pairs": pairs,
         "default": default,
@@ -93,7 +93,7 @@ def _warm_programs() -> None:
 def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
     """Return VW's binary caches of two splits, made if they are not there (not timed)."""
     caches = {}
-    for split in ("train", "test"):
+    for split in ("train", "valid", "test"):
         cache = bench.work / f"vw-{bench.n_rows}-{split}.cache"
         if not cache.exists():
             text = bench.fresh(f"vw-{split}.txt")
@@ -110,7 +110,7 @@ def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
 
 
 def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict[str, Any]:
-    """Train one pass from the cache; then, untimed, measure the test loss."""
+    """Train one pass from the cache; then, untimed, measure the losses."""
     from tests.benchmarks.rivals import Features
 
     model = bench.fresh("vw.model")
@@ -122,10 +122,13 @@ def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict
     )  # fmt: skip
     trained = ended.last_json()
     # Without --passes the wheel's driver reads no cache; a model does not keep its loss.
-    tested = python(
-        "-m", "tests.benchmarks.rivals", "vw", "--cache_file", str(caches["test"]), "-t",
-        "--passes", "1", "--loss_function", "logistic", "-i", str(model),
-    ).last_json()  # fmt: skip
+    losses = {
+        split: python(
+            "-m", "tests.benchmarks.rivals", "vw", "--cache_file", str(caches[split]), "-t",
+            "--passes", "1", "--loss_function", "logistic", "-i", str(model),
+        ).last_json()["loss"]
+        for split in ("valid", "test")
+    }  # fmt: skip
     return {
         "options": ["-b", bits, *options][2:],
         "bits": bits,
@@ -134,7 +137,8 @@ def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict
         "cpu_s": ended.user_s + ended.system_s,
         "peak_bytes": ended.peak_bytes,
         "rows": trained["examples"],
-        "loss": tested["loss"],
+        "loss": losses["test"],
+        "valid_loss": losses["valid"],
     }
 
 
@@ -154,6 +158,7 @@ def _ours(bench: Bench, dataset: Path, options: tuple[str, ...] | list[str]) -> 
         "peak_bytes": ended.peak_bytes,
         "rows": done["rows"],
         "loss": tested["loss"],
+        "valid_loss": done["valid"]["loss"],
     }
 
 
@@ -166,7 +171,7 @@ def _sklearn(dataset: Path, n_rows: int) -> dict[str, Any]:
 
     few = min(SKLEARN_SEARCH_ROWS, n_rows)
     searched = [{"model": model, **fit(model, few, prepare=True)} for model in SKLEARN]
-    best = min(searched, key=lambda found: found["loss"])["model"]
+    best = min(searched, key=lambda found: found["valid_loss"])["model"]
     return {
         "search": searched,
         "model": best,
@@ -179,7 +184,7 @@ def render(result: dict[str, Any]) -> str:
     """Return the section of the page."""
     ours, vw = result["pairs"]["streamtrain"], result["pairs"]["Vowpal Wabbit"]
     rows = result["rows"]
-    note = "" if result["equal"] else " **No setting of ours reached VW's loss.**"
+    note = "" if result["equal"] else " **Our test loss is the worse one.**"
     lines = [
         "Logistic regression on the train split of the click log, pairs in turn, files cold "
         f"({result['cold_how']}; programs and compiled kernels warm).{note}",
@@ -207,7 +212,7 @@ def render(result: dict[str, Any]) -> str:
         f"Of streamtrain's {ours['seconds']:.2f} s, {ours['training_s']:.2f} s are from the first "
         "read to the model.",
         "",
-        "Settings tried (test loss, seconds with files cached):",
+        "Settings tried (validation loss, by which they were chosen; seconds with files cached):",
         "",
         "| Vowpal Wabbit | loss | s | streamtrain | loss | s |",
         "|---|---:|---:|---|---:|---:|",
@@ -219,7 +224,7 @@ def render(result: dict[str, Any]) -> str:
             if k < len(side):
                 found = side[k]
                 own = " ".join(found["options"]) or "defaults"
-                cells += [own, f"{found['loss']:.5f}", f"{found['seconds']:.2f}"]
+                cells += [own, f"{found['valid_loss']:.5f}", f"{found['seconds']:.2f}"]
             else:
                 cells += ["", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
