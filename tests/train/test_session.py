@@ -187,14 +187,17 @@ def test_the_planned_parts_stay_within_the_budget(dataset, tmp_path):
     assert sum(parts.values()) <= budget
 
 
-def test_a_small_budget_chooses_smaller_windows_and_keeps_them(tmp_path):
+def test_a_small_budget_chooses_smaller_windows(tmp_path):
     folder = make_dataset(tmp_path / "ds", n_rows=20_000, n_numeric=600, splits=("train",))
     dataset = open_dataset(folder)
     options = {"window_blocks": 0, "epochs": 1, "batch_size": 1024, "max_steps": 2}
     large = events_of(dataset, tmp_path / "large", **options)[0]
-    needed = sum(v for k, v in large["memory"].items() if k != "budget")
-    small = events_of(dataset, tmp_path / "small", **{**options, "memory": needed - 20_000_000})
-    assert small[0]["window_rows"] < large["window_rows"]
+    assert large["window_rows"] == 20_000
+    parts = {k: v for k, v in large["memory"].items() if k != "budget"}
+    # What the interpreter holds is measured anew and may have shrunk by some MB.
+    budget = sum(parts.values()) - parts["windows"] // 2
+    small = events_of(dataset, tmp_path / "small", **{**options, "memory": budget})[0]
+    assert 0 < small["window_rows"] < 20_000
 
 
 def test_two_trainings_of_one_run_are_refused(dataset, tmp_path):
