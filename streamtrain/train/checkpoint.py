@@ -112,7 +112,7 @@ def write_checkpoint(
         raise durable.as_stream_error(error, final) from error
     except safetensors.SafetensorError as error:
         raise StreamtrainError(str(error), where=str(final)) from error
-    for old in sorted(root.glob(f"{_PREFIX}*"))[:-_KEEP]:
+    for old in _in_order(root)[:-_KEEP]:
         discard(old)
     return final
 
@@ -120,6 +120,11 @@ def write_checkpoint(
 def _commit(folder: Path) -> None:
     digests = {name: _digest(folder / name) for name in (_TENSORS, _STATE)}
     durable.write_file(folder / _COMMIT, msgspec.json.encode(digests))
+
+
+def _in_order(root: Path) -> list[Path]:
+    # By step: from the billionth on a name has more digits.
+    return sorted(root.glob(f"{_PREFIX}*"), key=lambda folder: (len(folder.name), folder.name))
 
 
 def _remove_debris(root: Path) -> None:
@@ -157,7 +162,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 def find_checkpoints(run: Path) -> Iterator[Checkpoint | CheckpointError]:
     """Yield the checkpoints of a run, newest first: each verified, or why it is not."""
-    for folder in sorted((run / FOLDER).glob(f"{_PREFIX}*"), reverse=True):
+    for folder in reversed(_in_order(run / FOLDER)):
         try:
             yield read_checkpoint(folder)
         except CheckpointError as error:

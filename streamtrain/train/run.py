@@ -13,7 +13,7 @@ import msgspec
 
 import streamtrain
 from streamtrain import durable
-from streamtrain.errors import MismatchError, NoInputError, OutputError
+from streamtrain.errors import CheckpointError, MismatchError, NoInputError, OutputError
 from streamtrain.train.settings import TrainSettings
 
 RUN_NAME, METRICS_NAME, LOCK_NAME = "run.json", "metrics.jsonl", ".lock"
@@ -66,7 +66,7 @@ def read_record(run: Path) -> RunRecord:
     ------
     NoInputError
         If `run` is not a run.
-    MismatchError
+    CheckpointError
         If its record is damaged.
     """
     try:
@@ -77,7 +77,7 @@ def read_record(run: Path) -> RunRecord:
             what, where=str(run), remedy="make one with `streamtrain train`"
         ) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise MismatchError(f"damaged: {error}", where=str(run / RUN_NAME)) from error
+        raise CheckpointError(f"damaged: {error}", where=str(run / RUN_NAME)) from error
 
 
 def write_record(run: Path, record: RunRecord) -> None:

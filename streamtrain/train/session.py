@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from streamtrain import memory
-from streamtrain.errors import OutputError
+from streamtrain.errors import ConfigError, OutputError
 from streamtrain.kernels._jit import CACHE_PROBLEM, compile_seconds
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
@@ -95,14 +95,16 @@ def train(
     architecture = plan_architecture(dataset.schema, model=settings.model, loss=settings.loss)
     settings = msgspec.structs.replace(settings, loss=architecture.loss)
     check_batch_size(settings.batch_size, dataset.n_rows("train"))
+    if settings.early_stop and not dataset.manifest.n_rows("valid"):
+        raise ConfigError(
+            "early stopping needs a valid split, the dataset has none",
+            where="--early-stop",
+            remedy="leave it out, or ingest again with --split valid=0.1",
+        )
     refuse_tiny(resources.memory or memory.default_budget())
     exists = is_run(out)
     if exists and resume == "never":
-        raise OutputError(
-            "the run exists already",
-            where=str(out),
-            remedy="continue it with --resume auto, or choose another directory",
-        )
+        raise _exists_already(out)
     if not exists and out.exists() and (not out.is_dir() or _holds_other_things(out)):
         raise OutputError(
             "exists and is not a run", where=str(out), remedy="choose another directory"
@@ -117,6 +119,14 @@ def train(
     yield from _Session(
         dataset, out, architecture, settings, resources, should_stop, exists=exists
     ).run()
+
+
+def _exists_already(out: Path) -> OutputError:
+    return OutputError(
+        "the run exists already",
+        where=str(out),
+        remedy="continue it with --resume auto, or choose another directory",
+    )
 
 
 def _holds_other_things(folder: Path) -> bool:
@@ -171,6 +181,8 @@ class _Session:
             )
             with hold_run(self._out):
                 if not self._exists:
+                    if is_run(self._out):  # since we looked, another process made it
+                        raise _exists_already(self._out)
                     write_record(
                         self._out,
                         new_record(self._dataset.path, self._dataset.fingerprint, self._settings),

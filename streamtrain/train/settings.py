@@ -14,6 +14,10 @@ from streamtrain.store.dataset import IoMethod
 
 DEFAULT_BATCH_SIZE = 256
 _AUTO_STEPS = 500
+_COUNTS = (
+    "epochs", "max_steps", "seed", "warmup_steps", "decay_steps", "window_blocks", "early_stop",
+)  # fmt: skip
+_MAX_INTEGER = (1 << 63) - 1
 
 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,6 +96,10 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{getattr(self, name)} is negative", where=option)
         if self.max_steps is not None and self.max_steps < 1:
             raise ConfigError(f"{self.max_steps} is less than 1", where="--max-steps")
+        for name in _COUNTS:
+            if (getattr(self, name) or 0) > _MAX_INTEGER:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{getattr(self, name)} is over 2^63 - 1", where=option)
         self.optimizer.check()
         self.plan_schedule(1).check()
 
