@@ -164,9 +164,8 @@ def write_shards(folder, split, schema, columns, sizes, shard_blocks):
                 break
             take = min(size, n_rows - done)
             writer.append([column[done : done + take] for column in columns])
-            if writer.n_filled:
-                writer._write_block()
+            writer.end_block()
             done, n_blocks = done + take, n_blocks + 1
             if shard_blocks and n_blocks % shard_blocks == 0:
-                writer._close_shard()
+                writer.end_shard()
     return tuple(writer.shards)

@@ -121,7 +121,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
 @click.option("--l2", type=float, default=0.0, show_default=True, help="L2 penalty.")
 @click.option(
-    "--epochs", type=int, default=1, show_default=True, help="Passes over the train split."
+    "--epochs", type=int, default=3, show_default=True, help="Passes over the train split."
 )
 @click.option("--max-steps", type=int, metavar="N", help="End after so many steps.")
 @click.option(

@@ -13,7 +13,7 @@ from streamtrain.kernels import updates
 
 OptimizerName = Literal["sgd", "momentum", "adagrad", "adam"]
 
-DEFAULT_RATES: dict[str, float] = {"sgd": 0.1, "momentum": 0.02, "adagrad": 0.05, "adam": 0.003}
+DEFAULT_RATES: dict[str, float] = {"sgd": 0.1, "momentum": 0.003, "adagrad": 0.05, "adam": 0.003}
 """Rates for standardised inputs (docs/decisions/0004-defaults.md)."""
 
 

@@ -225,14 +225,22 @@ class ShardWriter:
             written, self._written = self._written, None
             written.result()
 
-    def close(self) -> None:
-        """Write what is left and make every shard durable."""
+    def end_block(self) -> None:
+        """Write what is buffered as a block of fewer rows."""
         if self.n_filled:
             self._hand_over()
         self._wait_for_block()
-        self._writing.shutdown()
+
+    def end_shard(self) -> None:
+        """End the block and the shard here: the next rows begin new ones."""
+        self.end_block()
         if self._writer is not None:
             self._close_shard()
+
+    def close(self) -> None:
+        """Write what is left and make every shard durable."""
+        self.end_shard()
+        self._writing.shutdown()
         self._wait_for_sync()
         self._syncing.shutdown()
 

@@ -69,7 +69,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: int = 0
     decay: float = 0.5
     decay_steps: int = 0
-    epochs: int = 1
+    epochs: int = 3
     max_steps: int | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
     seed: int = 0

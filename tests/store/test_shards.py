@@ -26,7 +26,7 @@ def test_a_shard_is_synced_even_if_the_next_one_opens_before(tmp_path, monkeypat
     (tmp_path / "ds").mkdir()
     with ShardWriter(tmp_path / "ds", "train", arrow_schema(schema), block_rows=8) as writer:
         writer.append(columns)
-        writer._close_shard()
+        writer.end_shard()
         writer.append(columns)
         next_is_open.set()
     assert [shard.n_rows for shard in writer.shards] == [8, 8]

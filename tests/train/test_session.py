@@ -16,11 +16,13 @@ from streamtrain.errors import (
     OutputError,
 )
 from streamtrain.library import open_dataset
+from streamtrain.model.architecture import plan_architecture
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.store.dataset import Dataset
 from streamtrain.train import checkpoint
 from streamtrain.train.checkpoint import find_checkpoints, verify_run, write_checkpoint
-from streamtrain.train.settings import TrainSettings, auto_batch_size
+from streamtrain.train.plan import plan_memory
+from streamtrain.train.settings import Resources, TrainSettings, auto_batch_size
 from streamtrain.train.state import Progress, TrainState
 from tests.made import make_dataset
 from tests.reader.reading import damage, reader_threads
@@ -114,7 +116,7 @@ def test_every_loss_learns_from_the_targets_it_fits(tmp_path, n_classes, loss):
 def test_at_least_two_checkpoints_are_kept(dataset, tmp_path):
     seen = []
     for event in library.train(
-        dataset, out=tmp_path / "run", batch_size=16, checkpoint_every=3, threads=1
+        dataset, out=tmp_path / "run", batch_size=16, epochs=1, checkpoint_every=3, threads=1
     ):
         if event["event"] == "checkpoint":
             seen.append(event["step"])
@@ -187,21 +189,29 @@ def test_the_planned_parts_stay_within_the_budget(dataset, tmp_path):
     assert sum(parts.values()) <= budget
 
 
-def test_a_small_budget_chooses_smaller_windows(tmp_path):
+def test_windows_follow_from_the_budget_alone(tmp_path):
     folder = make_dataset(tmp_path / "ds", n_rows=20_000, n_numeric=600, splits=("train",))
     dataset = open_dataset(folder)
-    options = {"window_blocks": 0, "epochs": 1, "batch_size": 1024, "max_steps": 2}
-    large = events_of(dataset, tmp_path / "large", **options)[0]
-    assert large["window_rows"] == 20_000
-    parts = {k: v for k, v in large["memory"].items() if k != "budget"}
-    # What the interpreter holds is measured anew and may have shrunk by some MB.
-    budget = sum(parts.values()) - parts["windows"] // 2
-    small = events_of(dataset, tmp_path / "small", **{**options, "memory": budget})[0]
-    assert 0 < small["window_rows"] < 20_000
+    architecture = plan_architecture(dataset.schema, model="linear", loss=None)
+
+    def window_rows(budget, **resources):
+        return plan_memory(
+            dataset,
+            architecture,
+            TrainSettings(),
+            Resources(memory=budget, **resources),
+            interpreter_bytes=resources.get("threads", 1) * 10_000_000,
+        ).window_rows
+
+    # 600 numbers, two codes, a target and a place take 2,416 bytes; an eighth of the budget.
+    assert window_rows(1 << 30) == 20_000
+    assert window_rows(256 << 20) == (256 << 20) // 8 // 2416 // 64 * 64
+    seen = {window_rows(256 << 20, prefetch=p, threads=t) for p in (0, 1, 3) for t in (1, 8)}
+    assert len(seen) == 1
 
 
 def test_two_trainings_of_one_run_are_refused(dataset, tmp_path):
-    first = library.train(dataset, out=tmp_path / "run", batch_size=16, threads=1)
+    first = library.train(dataset, out=tmp_path / "run", batch_size=16, epochs=1, threads=1)
     assert next(first)["event"] == "start"
     with pytest.raises(OutputError, match="another process"):
         events_of(dataset, tmp_path / "run", resume="auto", window_blocks=0, epochs=1, seed=0)
@@ -214,14 +224,14 @@ def test_a_run_that_appears_while_another_starts_is_not_overwritten(dataset, tmp
     from streamtrain.train import session
 
     out = tmp_path / "run"
-    compiled = session._compile
+    compiled = session.compile_kernels
 
     def late(*args):
-        monkeypatch.setattr(session, "_compile", compiled)
+        monkeypatch.setattr(session, "compile_kernels", compiled)
         done(dataset, out)
         compiled(*args)
 
-    monkeypatch.setattr(session, "_compile", late)
+    monkeypatch.setattr(session, "compile_kernels", late)
     with pytest.raises(OutputError, match="exists"):
         events_of(dataset, out, seed=9)
     assert json.loads((out / "run.json").read_text())["settings"]["seed"] == 3
