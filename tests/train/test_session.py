@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from streamtrain import library
+from streamtrain import library, memory
 from streamtrain.errors import (
     BudgetError,
     ConfigError,
@@ -160,8 +160,8 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(tmp_path):
     assert reader_threads() == []
 
 
-@pytest.mark.parametrize("memory", ["1MB", "70MB", "200MB"])
-def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, monkeypatch, memory):
+@pytest.mark.parametrize("budget", ["1MB", "70MB", "200MB"])
+def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, monkeypatch, budget):
     dataset = open_dataset(
         make_dataset(tmp_path / "ds", n_rows=5000, n_numeric=300, splits=("train",))
     )
@@ -170,10 +170,10 @@ def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, mon
         raise AssertionError("a block was read")
 
     monkeypatch.setattr(Dataset, "with_block", read)
-    options = {"memory": memory, "window_blocks": 79, "prefetch": 64, "batch_size": 4096}
+    options = {"memory": budget, "window_blocks": 79, "prefetch": 64, "batch_size": 4096}
     with pytest.raises(BudgetError) as caught:
         events_of(dataset, tmp_path / "run", **options)
-    assert sum(caught.value.parts.values()) > int(memory[:-2]) * 10**6
+    assert sum(caught.value.parts.values()) > int(budget[:-2]) * 10**6
     assert all(f"{n:,}" in caught.value.message for n in caught.value.parts.values())
     assert "--" in caught.value.remedy
     assert not (tmp_path / "run").exists()
@@ -187,14 +187,14 @@ def test_the_planned_parts_stay_within_the_budget(dataset, tmp_path):
     assert sum(parts.values()) <= budget
 
 
-def test_a_small_budget_chooses_smaller_windows(tmp_path):
+def test_a_small_budget_chooses_smaller_windows(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 200_000_000)
     folder = make_dataset(tmp_path / "ds", n_rows=20_000, n_numeric=600, splits=("train",))
     dataset = open_dataset(folder)
     options = {"window_blocks": 0, "epochs": 1, "batch_size": 1024, "max_steps": 2}
     large = events_of(dataset, tmp_path / "large", **options)[0]
     assert large["window_rows"] == 20_000
     parts = {k: v for k, v in large["memory"].items() if k != "budget"}
-    # What the interpreter holds is measured anew and may have shrunk by some MB.
     budget = sum(parts.values()) - parts["windows"] // 2
     small = events_of(dataset, tmp_path / "small", **{**options, "memory": budget})[0]
     assert 0 < small["window_rows"] < 20_000
