@@ -146,6 +146,16 @@ def test_a_damaged_model_is_never_loaded(run, tmp_path, name, how):
         load_model_file(tmp_path)
 
 
+def test_a_category_that_was_changed_is_noticed(run, tmp_path):
+    for file in ("model.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((run[0] / file).read_bytes())
+    tensors = (tmp_path / "model.safetensors").read_bytes()
+    assert b"k2k3k4" in tensors
+    (tmp_path / "model.safetensors").write_bytes(tensors.replace(b"k2k3k4", b"k3k2k4"))
+    with pytest.raises(CheckpointError, match="digest"):
+        load_model_file(tmp_path)
+
+
 def test_a_missing_model_is_said_to_be_unfinished(tmp_path, run):
     with pytest.raises(NoInputError, match="no finished model"):
         load_model_file(tmp_path)

@@ -170,6 +170,8 @@ def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, mon
         raise AssertionError("a block was read")
 
     monkeypatch.setattr(Dataset, "with_block", read)
+    # So that the last budget holds the interpreter, and only the windows are too much.
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 100_000_000)
     options = {"memory": budget, "window_blocks": 79, "prefetch": 64, "batch_size": 4096}
     with pytest.raises(BudgetError) as caught:
         events_of(dataset, tmp_path / "run", **options)
