@@ -299,12 +299,9 @@ class CsvSource:
         return int(n_bytes * self._ending.n_bytes / max(self._stored_bytes, 1))
 
     def _cut(self, data: npt.NDArray[np.uint8], begin: int, n: int) -> int:
-        view = data[begin:n].data
-        raw = bytes(view)
-        if b'"' not in raw:
-            newline = raw.rfind(b"\n")
-            if newline >= 0:
-                return begin + newline + 1
+        plain = csv_rows.last_line_end(data, begin, n)
+        if plain > begin:
+            return int(plain)
         return int(csv_rows.last_record_end(data, begin, n, ord(self.delimiter)))
 
     def end(self) -> SourceEnd:

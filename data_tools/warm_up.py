@@ -21,6 +21,7 @@ def warm_up() -> None:
     text = b'1,a\n"2",b\n'
     buffer = PieceBuffer(13 << 20)
     buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
+    csv_rows.last_line_end(buffer.data, 0, len(text))
     csv_rows.last_record_end(buffer.data, 0, len(text), 44)
     csv_rows.next_line(buffer.data, 0, len(text))
     splitter = CsvSplitter(2, [0, 1], ",", max_cells=256)

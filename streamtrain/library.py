@@ -25,7 +25,7 @@ from streamtrain.reader.windows import Rows, row_bytes
 from streamtrain.store import dataset as store
 from streamtrain.store.dataset import IoMethod
 from streamtrain.train.session import train as _train
-from streamtrain.train.settings import Resources, ResumeMode, TrainSettings
+from streamtrain.train.settings import DEFAULT_BATCH_SIZE, Resources, ResumeMode, TrainSettings
 
 Batch = Rows
 """Rows of one gradient: views that are valid until the next batch."""
@@ -182,6 +182,7 @@ def train(
         As `streamtrain.train.session.train` says.
     """
     opened = dataset if isinstance(dataset, store.Dataset) else open_dataset(dataset)
+    settings.setdefault("batch_size", min(DEFAULT_BATCH_SIZE, opened.n_rows("train")))
     steps, seconds = parse_interval(str(checkpoint_every))
     resources = Resources(
         memory=None if memory is None else parse_size(memory),

@@ -127,8 +127,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option(
     "--batch-size",
     type=BATCH_SIZE,
-    default="256",
-    show_default=True,
+    show_default="256, or every row of a smaller split",
     metavar="N|auto",
     help="Rows of a gradient; auto: 32 to 1024, at least 500 steps an epoch if it can be.",
 )
@@ -220,7 +219,7 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
 def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
     from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
     from streamtrain.optim.schedules import SCHEDULES
-    from streamtrain.train.settings import Resources, TrainSettings, auto_batch_size
+    from streamtrain.train.settings import Resources, TrainSettings
 
     for option, known in (("optimizer", tuple(DEFAULT_RATES)), ("schedule", SCHEDULES)):
         if options[option] not in known:
@@ -247,7 +246,7 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         decay_steps=options["decay_steps"],
         epochs=options["epochs"],
         max_steps=options["max_steps"],
-        batch_size=auto_batch_size(n_rows) if batch_size == "auto" else batch_size,
+        batch_size=_batch_size(batch_size, n_rows),
         seed=options["seed"],
         early_stop=options["early_stop"],
         drop_last=options["drop_last"],
@@ -263,6 +262,14 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         checkpoint_seconds=seconds,
     )
     return settings, resources
+
+
+def _batch_size(asked: int | str | None, n_rows: int) -> int:
+    from streamtrain.train.settings import DEFAULT_BATCH_SIZE, auto_batch_size
+
+    if asked is None:
+        return min(DEFAULT_BATCH_SIZE, n_rows)
+    return auto_batch_size(n_rows) if isinstance(asked, str) else asked
 
 
 def _show(event: dict[str, Any], progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,11 @@ class _Parsed(_ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the parsed value; a value that is parsed already as it is."""
-        if not isinstance(value, str):
+        if isinstance(value, tuple):
             return value
         try:
-            return self._parse(value)
+            # A configuration file has numbers where the command line has text.
+            return self._parse(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
@@ -37,7 +39,7 @@ class _Parsed(_ParamType):
 def _count_or_auto(text: str) -> int | str:
     if text == "auto":
         return text
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("0*[1-9][0-9]{0,17}", text):
         raise UsageError(f"{text!r} is neither a number of rows nor auto")
     return int(text)
 

@@ -97,6 +97,27 @@ def next_line(data, begin, end):
 
 
 @kernel
+def last_line_end(data, begin, end):
+    """Return the end of the last line of text without a quote; `begin` if there is none.
+
+    Parameters
+    ----------
+    data : (n,) uint8, read
+    begin, end : int
+    """
+    quoted = np.uint8(0)
+    view = data[begin:end]  # its indices are plainly not negative: the loop becomes SIMD
+    for i in range(view.shape[0]):
+        quoted |= np.uint8(view[i] == _QUOTE)
+    if quoted:
+        return begin
+    i = view.shape[0]
+    while i > 0 and view[i - 1] != _LF:
+        i -= 1
+    return begin + i
+
+
+@kernel
 def last_record_end(data, begin, end, delimiter):
     """Return the end of the last record that is surely complete, `begin` if there is none.
 

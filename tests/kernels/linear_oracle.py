@@ -94,7 +94,7 @@ def losses_and_deltas(loss, scores, y):
     m = sign * s
     if loss == "hinge":
         return np.maximum(1 - m, 0), np.where(m < 1, -sign, 0.0)[:, None]
-    return np.logaddexp(0, -m), (-sign / (1 + np.exp(m)))[:, None]
+    return np.logaddexp(0, -m), (-sign * np.exp(-np.logaddexp(0, m)))[:, None]
 
 
 def batch_loss(problem, parameters, select):

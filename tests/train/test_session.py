@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from streamtrain import library
+from streamtrain import library, memory
 from streamtrain.errors import (
     BudgetError,
     ConfigError,
@@ -162,8 +162,8 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(tmp_path):
     assert reader_threads() == []
 
 
-@pytest.mark.parametrize("memory", ["1MB", "70MB", "200MB"])
-def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, monkeypatch, memory):
+@pytest.mark.parametrize("budget", ["1MB", "70MB", "200MB"])
+def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, monkeypatch, budget):
     dataset = open_dataset(
         make_dataset(tmp_path / "ds", n_rows=5000, n_numeric=300, splits=("train",))
     )
@@ -172,10 +172,12 @@ def test_a_budget_that_cannot_hold_is_refused_before_a_row_is_read(tmp_path, mon
         raise AssertionError("a block was read")
 
     monkeypatch.setattr(Dataset, "with_block", read)
-    options = {"memory": memory, "window_blocks": 79, "prefetch": 64, "batch_size": 4096}
+    # So that the last budget holds the interpreter, and only the windows are too much.
+    monkeypatch.setattr(memory, "resident_bytes", lambda: 100_000_000)
+    options = {"memory": budget, "window_blocks": 79, "prefetch": 64, "batch_size": 4096}
     with pytest.raises(BudgetError) as caught:
         events_of(dataset, tmp_path / "run", **options)
-    assert sum(caught.value.parts.values()) > int(memory[:-2]) * 10**6
+    assert sum(caught.value.parts.values()) > int(budget[:-2]) * 10**6
     assert all(f"{n:,}" in caught.value.message for n in caught.value.parts.values())
     assert "--" in caught.value.remedy
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+
+import pytest
+
+from tests.end_to_end.command import environment, run
+
+CODE = """
+import sys
+from streamtrain.cli.group import run
+try:
+    code = run({args!r})
+except SystemExit as error:
+    code = error.code
+heavy = {{"numba", "llvmlite", "pyarrow", "numpy", "rich", "scipy"}} & set(sys.modules)
+sys.exit(f"{{code}} {{sorted(heavy)}}" if code or heavy else 0)
+"""
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]], ids=str
+)
+def test_help_imports_nothing_heavy(args):
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(args=args)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["ingest", "inspect", "verify", "train", "evaluate", "predict", "demo", "doctor"],
+)
+def test_the_help_of_every_command_begins_with_an_example(command):
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"streamtrain {command}" in done.stdout.split("Options:")[0].split("Example:")[1]
+    assert "--json" in done.stdout
+
+
+def test_without_arguments_the_help_is_shown():
+    done = run()
+    assert done.returncode == 2
+    assert "Example:" in done.stdout + done.stderr
