@@ -155,6 +155,7 @@ class _Session:
         self._should_stop = should_stop
         self._exists = exists
         self._vocabularies: tuple[Vocabulary, ...] = ()
+        self._apart_s = 0.0
 
     def run(self) -> Generator[Event, None, None]:
         tame_allocators()
@@ -163,6 +164,7 @@ class _Session:
             apart_s = compile_apart("streamtrain.train.compile", "linear")
             compile_kernels()
             load_s = time.perf_counter() - started - apart_s
+            self._apart_s = apart_s
             # Read now: a damaged one is found before training, and its bytes are counted.
             self._vocabularies = tuple(
                 read_vocabulary(self._dataset.path, column)
@@ -290,7 +292,7 @@ class _Session:
             "best_epoch": state.progress.best_epoch if best else None,
             "peak_rss_bytes": memory.peak_resident_bytes(),
             "parameters_digest": digest,
-            "compile_s": compile_seconds(),
+            "compile_s": compile_seconds() + self._apart_s,
             "checkpoint": loop.checkpoint_path,
             "model": str(self._out / MODEL_NAME),
         }
