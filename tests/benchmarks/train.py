@@ -93,6 +93,7 @@ def _warm_programs() -> None:
 def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
     """Return VW's binary caches of two splits, made if they are not there (not timed)."""
     caches = {}
+    bits = _bits(dataset)
     for split in ("train", "valid", "test"):
         cache = bench.work / f"vw-{bench.n_rows}-{split}.cache"
         if not cache.exists():
@@ -101,7 +102,7 @@ def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
             python("-m", "tests.benchmarks.rivals", "vw-text", str(dataset), split, str(text))
             python(
                 "-m", "tests.benchmarks.rivals", "vw", "-d", str(text), "--cache_file", str(making),
-                "-k", "--noop", "--quiet",
+                "-k", "--noop", "--quiet", "-b", bits,
             )  # fmt: skip
             making.rename(cache)
             text.unlink()
@@ -109,13 +110,17 @@ def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
     return caches
 
 
-def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict[str, Any]:
-    """Train one pass from the cache; then, untimed, measure the losses."""
+def _bits(dataset: Path) -> str:
+    """Return VW's bits for the features of a dataset; a cache is of the bits it was made with."""
     from tests.benchmarks.rivals import Features
 
+    return str(max(18, (Features(dataset).n_features - 1).bit_length()))
+
+
+def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict[str, Any]:
+    """Train one pass from the cache; then, untimed, measure the losses."""
     model = bench.fresh("vw.model")
-    features = Features(bench.dataset()).n_features
-    bits = str(max(18, (features - 1).bit_length()))
+    bits = _bits(bench.dataset())
     ended = python(
         "-m", "tests.benchmarks.rivals", "vw", "--cache_file", str(caches["train"]), "--passes",
         "1", "--loss_function", "logistic", "-b", bits, "-f", str(model), *options,
@@ -125,7 +130,7 @@ def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict
     losses = {
         split: python(
             "-m", "tests.benchmarks.rivals", "vw", "--cache_file", str(caches[split]), "-t",
-            "--passes", "1", "--loss_function", "logistic", "-i", str(model),
+            "--passes", "1", "--loss_function", "logistic", "-b", bits, "-i", str(model),
         ).last_json()["loss"]
         for split in ("valid", "test")
     }  # fmt: skip
