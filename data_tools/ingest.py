@@ -64,6 +64,8 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
     """
     start = time.monotonic()
     out = Path(options.out)
+    if out.name in {"", ".."}:
+        out = out.resolve()  # no directory is renamed to "."
     _check(options, out)
     tame_allocators()
     apart_s = compile_apart("data_tools.warm_up", "ingest")

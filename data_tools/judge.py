@@ -32,12 +32,24 @@ class Judged:
         Of every record that is not good.
     bad, present : (k,) int64
         Cells of each stored column that are not numbers though they should be, and all present.
+    target : TargetSpan or None
+        Of a target of numbers.
     """
 
     good: npt.NDArray[np.uint8]
     reasons: dict[int, str]
     bad: npt.NDArray[np.int64]
     present: npt.NDArray[np.int64]
+    target: TargetSpan | None
+
+
+@dataclass(frozen=True)
+class TargetSpan:
+    """Targets before they become float32: least, greatest, and whether a whole number changes."""
+
+    low: float
+    high: float
+    rounded: bool
 
 
 def judge(
@@ -69,6 +81,7 @@ def judge(
     reasons = {r.record: r.reason for r in records.rejections}
     bad = np.zeros(len(names), np.int64)
     present = np.zeros(len(names), np.int64)
+    span = None
     values, status = scratch.values[:n], scratch.status[:n]
     for c in columns.numbers:
         ok, wrong, infinite = parse_cells(records.cells[c], usable, missing, values, status)
@@ -85,12 +98,23 @@ def judge(
             for i in np.flatnonzero(values < 0):
                 reasons.setdefault(int(i), f"{names[c]}: negative")
         stored[c].view(np.float32)[:] = values
+        if c == target:
+            span = _span(values[usable != 0], stored[c].view(np.float32)[usable != 0])
     if columns.target_is_text:
         cells = records.cells[target]
         for i in np.flatnonzero(missing.find(cells) & (usable != 0)):
             reasons.setdefault(int(i), "missing target")
     if not reasons:
-        return Judged(usable, reasons, bad, present)
+        return Judged(usable, reasons, bad, present, span)
     good = usable.copy()
     good[list(reasons)] = 0
-    return Judged(good, reasons, bad, present)
+    return Judged(good, reasons, bad, present, span)
+
+
+def _span(values: npt.NDArray[np.float64], stored: npt.NDArray[np.float32]) -> TargetSpan | None:
+    finite = np.isfinite(stored)
+    values, stored = values[finite], stored[finite]
+    if not len(values):
+        return None
+    rounded = bool(((values != stored) & (values == np.floor(values))).any())
+    return TargetSpan(float(values.min()), float(values.max()), rounded)

@@ -256,6 +256,8 @@ class PassOne:
             if records.is_last:
                 self._turns.advance(1 + f)
         self._turns.wait(self._target_lane, turn)
+        if judged.target is not None:
+            self.result.target.update_span(judged.target)
         self._count_target(records.cells, stored, use, picks)
         if records.is_last:
             self._turns.advance(self._target_lane)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.judge import TargetSpan
 from streamtrain.config import nearest
 from streamtrain.errors import ConfigError, SchemaError, SourceError
 from streamtrain.store.string_table import StringTable
@@ -27,6 +28,7 @@ class TargetCounter:
         self.table = StringTable()
         self.counts: dict[float, int] | None = {}
         self.n_rows = 0
+        self.low, self.high, self.rounded = np.inf, -np.inf, False
         self._n_runs = 0
         self._last: int | None = None
 
@@ -38,6 +40,11 @@ class TargetCounter:
         self._n_runs += int(np.count_nonzero(bits[1:] != bits[:-1]))
         self._n_runs += self._last is None or self._last != int(bits[0])
         self._last = int(bits[-1])
+
+    def update_span(self, span: TargetSpan) -> None:
+        """Take in what float32 made of numbers."""
+        self.low, self.high = min(self.low, span.low), max(self.high, span.high)
+        self.rounded = self.rounded or span.rounded
 
     def update_numbers(self, values: npt.NDArray[np.float32], train: npt.NDArray[np.bool_]) -> None:
         """Count numbers, those of train rows for the class counts."""
@@ -90,11 +97,19 @@ def decide_task(
     SourceError
         If the target has one value.
     SchemaError
-        If it is text with too many, or `positive` is not one of two classes.
+        If it is text with too many, `positive` is not one of two classes, or
+        float32 cannot tell its values apart.
     """
     if is_text:
         return _decide_text(counter, column, positive)
     counts = counter.counts
+    if counts is not None and len(counts) == 1 and counter.low < counter.high:
+        raise SchemaError(
+            f"the target {column!r} holds {counter.low!r} to {counter.high!r}, "
+            "one value as float32",
+            where="--target",
+            remedy="subtract an offset from it",
+        )
     if counts is not None and len(counts) == 1:
         raise _constant(column, _spell(next(iter(counts))), counter.n_rows)
     if counts is None or (len(counts) > 2 and not _few_integers(counts)):
@@ -104,6 +119,12 @@ def decide_task(
                 where="--positive",
             )
         return Task("regression", (), (), (), None)
+    if counter.rounded:
+        raise SchemaError(
+            f"the target {column!r} holds whole numbers above 2^24, which float32 would round",
+            where="--target",
+            remedy=f"give --categorical {column} to take them as names",
+        )
     values = sorted(counts)
     classes = [_spell(v) for v in values]
     order = _positive_last(classes, column, positive)

@@ -14,12 +14,16 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamtrain.errors import DiskError, OutputError, StreamtrainError
+from streamtrain.errors import DiskError, NoInputError, OutputError, StreamtrainError
 
+_REFUSALS = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.ENAMETOOLONG,
+})  # fmt: skip
 _RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 _AT_FDCWD = -100
 
@@ -27,10 +31,27 @@ _AT_FDCWD = -100
 def as_stream_error(error: OSError, path: Path | str) -> StreamtrainError:
     """Return the error of section 12 for a failed write or read of `path`."""
     text = error.strerror or str(error)
-    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR}:
+    if error.errno in _REFUSALS:
         return OutputError(f"cannot create: {text}", where=str(path))
     remedy = "free some space and run it again" if error.errno == errno.ENOSPC else ""
     return DiskError(text, where=str(path), remedy=remedy)
+
+
+def as_read_error(error: OSError, path: Path | str) -> StreamtrainError:
+    """Return the error for an input that is there and cannot be read."""
+    text = error.strerror or str(error)
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return NoInputError(f"cannot be read: {text}", where=str(path))
+    return DiskError(text, where=str(path))
+
+
+def as_foreign_error(error: Exception, path: Path | str) -> StreamtrainError:
+    """Return the error for a failed write by a library that says why in words alone."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number is None:
+        return DiskError(str(error), where=str(path))
+    code = int(number[1])
+    return as_stream_error(OSError(code, os.strerror(code)), path)
 
 
 def sync_directory(path: Path) -> None:

@@ -22,6 +22,7 @@ from streamtrain import durable
 from streamtrain.errors import CheckpointError, NoInputError
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import layout_of
+from streamtrain.seal import is_sealed, seal
 from streamtrain.store.schema import FIRST_CODE, Schema
 from streamtrain.store.vocabulary import Vocabulary
 
@@ -45,6 +46,9 @@ class ModelHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         sha256 of the parameters' bytes (little-endian float32).
     tensors_digest : str
         xxh3-128 of model.safetensors.
+    digest : str
+        Of all the others: a damaged mean or class name would score otherwise
+        without an error. Set by `save_model`.
     """
 
     format_version: int
@@ -54,6 +58,7 @@ class ModelHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     steps: int
     parameters_digest: str
     tensors_digest: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,8 @@ def save_model(folder: Path, model: ModelFile) -> None:
         raise durable.as_stream_error(error, final) from error
     except safetensors.SafetensorError as error:
         temporary.unlink(missing_ok=True)
-        raise durable.as_stream_error(OSError(5, str(error)), final) from error
-    header = msgspec.structs.replace(model.header, tensors_digest=digest)
+        raise durable.as_foreign_error(error, final) from error
+    header = seal(msgspec.structs.replace(model.header, tensors_digest=digest))
     durable.write_file(
         folder / MODEL_NAME, msgspec.json.format(msgspec.json.encode(header), indent=1)
     )
@@ -161,11 +166,17 @@ def load_model_file(folder: Path) -> ModelFile:
             what, where=where, remedy="finish it with `streamtrain train`"
         ) from error
     except OSError as error:
-        raise durable.as_stream_error(error, folder / MODEL_NAME) from error
+        raise durable.as_read_error(error, folder / MODEL_NAME) from error
     try:
         header = msgspec.json.decode(data, type=ModelHeader)
     except (msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"damaged: {error}", where=str(folder / MODEL_NAME)) from error
+    if not is_sealed(header):
+        raise CheckpointError(
+            "damaged: its contents do not match its digest",
+            where=str(folder / MODEL_NAME),
+            remedy="restore it, or train again",
+        )
     path = folder / TENSORS_NAME
     try:
         if _file_digest(path) != header.tensors_digest:
@@ -181,7 +192,9 @@ def load_model_file(folder: Path) -> ModelFile:
             )
     except FileNotFoundError as error:
         raise CheckpointError("missing", where=str(path)) from error
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
+        raise durable.as_read_error(error, path) from error
+    except safetensors.SafetensorError as error:
         raise CheckpointError(str(error), where=str(path)) from error
     layout = layout_of(header.architecture)
     fits = (

@@ -173,11 +173,12 @@ class Model:
         """Return rows, loss and metrics on encoded raw rows that have a target.
 
         Rows whose target is missing or none of the classes are left out and
-        counted in `rows_without_target`.
+        counted in `rows_without_target`; then those whose weight is missing or
+        negative, which ingest would reject, in `rows_without_weight`.
         """
         n_classes = len(self.schema.target.classes)
         evaluation = Evaluation(self.architecture, n_classes=n_classes)
-        n_without = 0
+        n_without = n_weightless = 0
         for rows in pieces:
             if rows.target is None:
                 raise SchemaError(
@@ -188,14 +189,24 @@ class Model:
             target = self._target(rows.target)
             known = np.isfinite(target) & (target >= 0 if self.classes else True)
             n_without += int((~known).sum())
-            weight = np.empty(0, np.float32) if rows.weight is None else rows.weight[known]
+            weight = np.empty(0, np.float32)
+            if rows.weight is not None:
+                weighed = np.isfinite(rows.weight) & (rows.weight >= 0)
+                n_weightless += int((known & ~weighed).sum())
+                known &= weighed
+                weight = rows.weight[known]
             evaluation.update(self.scores(rows)[known], target[known], weight)
         result = evaluation.result()
         if not result["rows"]:
             raise SchemaError(
                 "no row has a target that the model knows", where=self.schema.target.name
             )
-        return {"split": None, **result, "rows_without_target": n_without}
+        return {
+            "split": None,
+            **result,
+            "rows_without_target": n_without,
+            "rows_without_weight": n_weightless,
+        }
 
     def dataset_rows(
         self, dataset: Dataset, split: str, *, memory: int | None = None

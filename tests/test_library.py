@@ -1,6 +1,8 @@
 """The library's front: batches are tested in reader/, runs in train/, here the trainer."""
 
 import gc
+import json
+import re
 import subprocess
 import sys
 import threading
@@ -144,6 +146,23 @@ def test_a_damaged_model_is_never_loaded(run, tmp_path, name, how):
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-3])
     with pytest.raises(CheckpointError):
         load_model_file(tmp_path)
+
+
+def test_any_changed_figure_of_a_model_is_noticed(run, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes((run[0] / "model.safetensors").read_bytes())
+    text = (run[0] / "model.json").read_text()
+    figures = [m.start() for m in re.finditer(r"[0-9](?=[0-9,\n])", text)]
+    assert len(figures) > 50
+    for at in figures[:: len(figures) // 25]:
+        other = "7" if text[at] != "7" else "3"
+        changed = text[:at] + other + text[at + 1 :]
+        if json.loads(changed) == json.loads(text):
+            continue  # a digit beyond what float64 holds
+        (tmp_path / "model.json").write_text(changed)
+        with pytest.raises(CheckpointError):
+            load_model_file(tmp_path)
+    (tmp_path / "model.json").write_text(text)
+    load_model_file(tmp_path)
 
 
 def test_a_category_that_was_changed_is_noticed(run, tmp_path):

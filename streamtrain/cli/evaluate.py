@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 @click.option(
     "--split", metavar="NAME", show_default="test", help="Split of a dataset: train, valid or test."
 )
+@click.option(
+    "--encoding",
+    default="utf-8",
+    show_default=True,
+    metavar="NAME",
+    help="Encoding of text sources.",
+)
 @memory_option
 @threads_option
 @json_option
@@ -30,6 +37,7 @@ def evaluate(
     sources: tuple[str, ...],
     *,
     split: str | None,
+    encoding: str,
     memory: int | None,
     threads: int,
     as_json: bool,
@@ -67,7 +75,9 @@ def evaluate(
         counts = {"rows_unreadable": 0}
 
         def pieces() -> Iterator[EncodedRows]:
-            for raw in read_raw(sources, model.schema, threads=model.n_threads, memory=memory):
+            for raw in read_raw(
+                sources, model.schema, threads=model.n_threads, memory=memory, encoding=encoding
+            ):
                 counts["rows_unreadable"] += len(raw.reasons)
                 yield model.encoder.encode(raw.batch)
 
@@ -104,6 +114,8 @@ def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("auc error at most", figure(report["auc_error_bound"], 2)))
     if report.get("rows_without_target"):
         rows.append(("rows without a target", figure(report["rows_without_target"])))
+    if report.get("rows_without_weight"):
+        rows.append(("rows without a weight", figure(report["rows_without_weight"])))
     if report.get("rows_unreadable"):
         rows.append(("rows that cannot be read", figure(report["rows_unreadable"])))
     return rows

@@ -12,7 +12,7 @@ import click
 from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import json_option, memory_option, threads_option
-from streamtrain.errors import ConfigError
+from streamtrain.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +77,8 @@ def predict(
     is_dataset = len(sources) == 1 and (Path(sources[0]) / MANIFEST_NAME).is_file()
     if split is not None and not is_dataset:
         raise ConfigError("raw files have no splits", where="--split", remedy="leave it out")
+    if any(out.exists() and _is_same_file(out, source) for source in sources):
+        raise OutputError("is a source too", where=str(out), remedy="choose another --out")
     names = model.prediction_names()
     n_rows = n_bad = 0
     with PredictionWriter(out, names, overwrite=overwrite) as writer, Progress() as progress:
@@ -103,6 +105,10 @@ def predict(
     click.echo(f"{out}: {n_rows:,} rows{bad}, {duration(seconds)}")
 
 
+def _is_same_file(out: Path, source: str) -> bool:
+    return Path(source).exists() and out.samefile(source)
+
+
 Piece = tuple["EncodedRows", int, "npt.NDArray[np.int64] | None", list[str]]
 
 
@@ -122,7 +128,9 @@ def _raw_pieces(
         sources, model.schema, threads=model.n_threads, memory=memory, encoding=encoding
     ):
         rows = model.encoder.encode(raw.batch)
-        reasons = [f"{raw.source} line {raw.lines[i]}: {why}" for i, why in raw.reasons.items()]
+        reasons = [
+            f"{raw.source} line {raw.lines[i]}: {why}" for i, why in sorted(raw.reasons.items())
+        ]
         yield rows, raw.n_records, raw.ordinals_within_batch, reasons
 
 

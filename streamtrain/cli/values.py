@@ -103,7 +103,8 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
     ctx.default_map = {
         **(ctx.default_map or {}),
         **{
-            str(names[name]): ",".join(map(str, v)) if isinstance(v, list) else v
+            # As text, as on the line: click would take 1.5 epochs for 1.
+            str(names[name]): ",".join(map(str, v)) if isinstance(v, list) else str(v)
             for name, v in options.items()
         },
     }

@@ -106,7 +106,7 @@ def plan_architecture(schema: Schema, *, model: str, loss: str | None) -> Archit
     weight = schema.weight_statistics
     if name == "squared":
         spread = target.statistics.std
-        target_mean, target_scale = target.statistics.mean, 1.0 / spread if spread > 0 else 1.0
+        target_mean, target_scale = target.statistics.mean, _inverse(spread, 1.0)
     else:
         target_mean, target_scale = 0.0, 1.0
     return Architecture(
@@ -114,12 +114,17 @@ def plan_architecture(schema: Schema, *, model: str, loss: str | None) -> Archit
         loss=name,  # type: ignore[arg-type]
         n_scores=n_classes if name == "softmax" else 1,
         mean=tuple(s.mean if s else 0.0 for s in statistics),
-        scale=tuple(1.0 / s.std if s and s.std > 0 else 0.0 for s in statistics),
+        scale=tuple(_inverse(s.std, 0.0) if s else 0.0 for s in statistics),
         cardinalities=tuple(c.cardinality for c in schema.categorical),
         target_mean=target_mean,
         target_scale=target_scale,
-        weight_scale=1.0 / weight.mean if weight and weight.mean > 0 else 1.0,
+        weight_scale=_inverse(weight.mean, 1.0) if weight else 1.0,
     )
+
+
+def _inverse(spread: float, otherwise: float) -> float:
+    # Kernels take it as float32, where the inverse of a smaller number is infinite.
+    return 1.0 / spread if spread >= float(np.finfo(np.float32).tiny) else otherwise
 
 
 def class_values(schema: Schema, loss: str) -> npt.NDArray[np.float32]:

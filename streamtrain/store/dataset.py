@@ -140,7 +140,7 @@ class Dataset:
         except FileNotFoundError as error:
             raise CorruptShardError("missing", where=str(where)) from error
         except OSError as error:
-            raise durable.as_stream_error(error, where) from error
+            raise durable.as_read_error(error, where) from error
         try:
             if io == "pread":
                 view = buffer[: block.n_bytes]
@@ -165,7 +165,7 @@ class Dataset:
                 with contextlib.suppress(BufferError):
                     mapped.close()
         except OSError as error:
-            raise durable.as_stream_error(error, where) from error
+            raise durable.as_read_error(error, where) from error
         finally:
             os.close(fd)
 

@@ -87,13 +87,15 @@ class Encoder:
         """
         schema = self.schema
         n = batch.num_rows
+        # Once: looking each name up in the batch takes time in the square of its columns.
+        places = {name: i for i, name in enumerate(batch.schema.names)}
         numeric = np.empty((n, len(schema.numeric)), np.float32)
         for d, column in enumerate(schema.numeric):
-            numeric[:, d] = self._numbers(_column(batch, column.name), column.name)
+            numeric[:, d] = self._numbers(_column(batch, column.name, places), column.name)
         codes = np.empty((n, len(schema.categorical)), np.int32)
         code = np.empty(n, np.int32)
         for f, column in enumerate(schema.categorical):
-            array = _column(batch, column.name)
+            array = _column(batch, column.name, places)
             cells = _as_cells(array, column.name)
             codes[:, f] = self._indices[f].find(cells, self._missing, code)
             if array.null_count:
@@ -101,21 +103,23 @@ class Encoder:
         return EncodedRows(
             numeric=numeric,
             codes=codes,
-            target=self._target(batch),
-            weight=self._optional(batch, schema.weight),
-            exposure=self._optional(batch, schema.exposure),
+            target=self._target(batch, places),
+            weight=self._optional(batch, schema.weight, places),
+            exposure=self._optional(batch, schema.exposure, places),
         )
 
-    def _optional(self, batch: pa.RecordBatch, name: str | None) -> Float32 | None:
-        if name is None or name not in batch.schema.names:
+    def _optional(
+        self, batch: pa.RecordBatch, name: str | None, places: Mapping[str, int]
+    ) -> Float32 | None:
+        if name is None or name not in places:
             return None
-        return self._numbers(_column(batch, name), name)
+        return self._numbers(_column(batch, name, places), name)
 
-    def _target(self, batch: pa.RecordBatch) -> Float32 | None:
+    def _target(self, batch: pa.RecordBatch, places: Mapping[str, int]) -> Float32 | None:
         target = self.schema.target
-        if target.name not in batch.schema.names:
+        if target.name not in places:
             return None
-        array = _column(batch, target.name)
+        array = _column(batch, target.name, places)
         if self._classes is None:
             values = self._numbers(array, target.name)
             if target.values:
@@ -163,14 +167,13 @@ def _is_text(kind: Any) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    names = batch.schema.names
-    if name not in names:
+def _column(batch: pa.RecordBatch, name: str, places: Mapping[str, int]) -> pa.Array:
+    if name not in places:
         raise SchemaError(
-            f"no column {name!r}{nearest(name, names)}",
+            f"no column {name!r}{nearest(name, places)}",
             remedy="score rows with the columns of training",
         )
-    return batch.column(names.index(name))
+    return batch.column(places[name])
 
 
 def _nulls(array: pa.Array) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ManifestError, NoInputError
-from streamtrain.store.schema import Schema
+from streamtrain.store.schema import FIRST_CODE, Schema
 
 MANIFEST_NAME = "dataset.json"
 FORMAT_VERSION = 1
@@ -186,6 +186,25 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
         )
 
 
+def _check_contents(manifest: Manifest, *, where: str) -> None:
+    """Refuse what no ingest writes, so that nobody else has to expect it."""
+    schema, target = manifest.schema, manifest.schema.target
+    wrong = {
+        "no rows to train on": not manifest.n_rows("train"),
+        "a split of another name": not set(manifest.splits) <= set(SPLITS),
+        "a numeric column without statistics": any(
+            c.statistics is None or c.statistics.std < 0 for c in schema.numeric
+        ),
+        "a categorical column without codes": any(
+            c.cardinality < FIRST_CODE for c in schema.categorical
+        ),
+        "a target whose classes and values differ": len(target.classes) != len(target.values),
+    }
+    for what, found in wrong.items():
+        if found:
+            raise ManifestError(f"holds {what}", where=where, remedy="ingest again")
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read and check the manifest of the dataset in `folder`.
 
@@ -208,7 +227,7 @@ def read_manifest(folder: Path) -> Manifest:
             what, where=str(folder), remedy="make one with `streamtrain ingest`"
         ) from error
     except OSError as error:
-        raise durable.as_stream_error(error, path) from error
+        raise durable.as_read_error(error, path) from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -239,4 +258,5 @@ def read_manifest(folder: Path) -> Manifest:
             _check_blocks(shard, where=where)
     for name in manifest.files:
         check_name(name, where=where)
+    _check_contents(manifest, where=where)
     return manifest

@@ -59,7 +59,7 @@ def verify_dataset(path: Path) -> Verified:
         except FileNotFoundError as error:
             raise CorruptShardError("missing", where=str(file)) from error
         except OSError as error:
-            raise durable.as_stream_error(error, file) from error
+            raise durable.as_read_error(error, file) from error
         n_bytes += size
         if found != digest:
             raise CorruptShardError(

@@ -19,8 +19,9 @@ import safetensors.numpy
 import xxhash
 
 from streamtrain import durable
-from streamtrain.errors import CheckpointError, DivergedError, StreamtrainError
+from streamtrain.errors import CheckpointError, DivergedError
 from streamtrain.model_file import MODEL_NAME, load_model_file
+from streamtrain.train.run import read_record
 from streamtrain.train.settings import TrainSettings
 from streamtrain.train.state import Progress, TrainState
 
@@ -111,7 +112,7 @@ def write_checkpoint(
     except OSError as error:
         raise durable.as_stream_error(error, final) from error
     except safetensors.SafetensorError as error:
-        raise StreamtrainError(str(error), where=str(final)) from error
+        raise durable.as_foreign_error(error, final) from error
     for old in _in_order(root)[:-_KEEP]:
         discard(old)
     return final
@@ -147,6 +148,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     ------
     CheckpointError
         If a file is missing or is not what was written.
+    NoInputError, DiskError
+        If it is there and cannot be read: it may be sound.
     """
     where = str(folder)
     try:
@@ -155,8 +158,14 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             if digests.get(name) != _digest(folder / name):
                 raise CheckpointError(f"{name} does not match its digest", where=where)
         header = msgspec.json.decode((folder / _STATE).read_bytes(), type=CheckpointHeader)
-    except (OSError, msgspec.DecodeError, RecursionError) as error:
+    except (
+        FileNotFoundError, NotADirectoryError, IsADirectoryError,
+        msgspec.DecodeError, RecursionError,
+    ) as error:  # fmt: skip
         raise CheckpointError(f"incomplete: {error}", where=where) from error
+    except OSError as error:
+        # Not damage: a checkpoint that cannot be read just now must not be removed for it.
+        raise durable.as_read_error(error, where) from error
     return Checkpoint(folder, header)
 
 
@@ -190,13 +199,15 @@ def load_arrays(checkpoint: Checkpoint, state: TrainState) -> TrainState:
                         where=str(checkpoint.path),
                     )
                 array[...] = saved
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
+        raise durable.as_read_error(error, checkpoint.path) from error
+    except safetensors.SafetensorError as error:
         raise CheckpointError(str(error), where=str(checkpoint.path)) from error
     return TrainState(state.parameters, state.rule, state.best, checkpoint.header.progress)
 
 
 def verify_run(run: Path) -> dict[str, int | str]:
-    """Check every checkpoint of a run, and its model if it has one.
+    """Check a run's record, every checkpoint, and its model if it has one.
 
     Returns
     -------
@@ -208,6 +219,7 @@ def verify_run(run: Path) -> dict[str, int | str]:
     CheckpointError
         For the first that is damaged.
     """
+    read_record(run)
     n = 0
     for found in find_checkpoints(run):
         if isinstance(found, CheckpointError):

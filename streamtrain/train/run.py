@@ -14,6 +14,7 @@ import msgspec
 import streamtrain
 from streamtrain import durable
 from streamtrain.errors import CheckpointError, MismatchError, NoInputError, OutputError
+from streamtrain.seal import is_sealed, seal
 from streamtrain.train.settings import TrainSettings
 
 RUN_NAME, METRICS_NAME, LOCK_NAME = "run.json", "metrics.jsonl", ".lock"
@@ -32,6 +33,9 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings : TrainSettings
         With everything chosen filled in.
     versions, host : dict of str to str
+    digest : str
+        Of all the others: a damaged seed would resume another run without an
+        error. Set by `write_record`.
     """
 
     format_version: int
@@ -40,6 +44,7 @@ class RunRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings: TrainSettings
     versions: dict[str, str]
     host: dict[str, str]
+    digest: str = ""
 
 
 def new_record(dataset: Path, fingerprint: str, settings: TrainSettings) -> RunRecord:
@@ -70,19 +75,29 @@ def read_record(run: Path) -> RunRecord:
         If its record is damaged.
     """
     try:
-        return msgspec.json.decode((run / RUN_NAME).read_bytes(), type=RunRecord)
+        record = msgspec.json.decode((run / RUN_NAME).read_bytes(), type=RunRecord)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "not a run: it has no run.json" if run.is_dir() else "no such run"
         raise NoInputError(
             what, where=str(run), remedy="make one with `streamtrain train`"
         ) from error
+    except OSError as error:
+        raise durable.as_read_error(error, run / RUN_NAME) from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise CheckpointError(f"damaged: {error}", where=str(run / RUN_NAME)) from error
+    if not is_sealed(record):
+        raise CheckpointError(
+            "damaged: its contents do not match its digest",
+            where=str(run / RUN_NAME),
+            remedy="restore it, or train into another directory",
+        )
+    return record
 
 
 def write_record(run: Path, record: RunRecord) -> None:
     """Commit run.json."""
-    durable.write_file(run / RUN_NAME, msgspec.json.format(msgspec.json.encode(record), indent=2))
+    data = msgspec.json.encode(seal(record))
+    durable.write_file(run / RUN_NAME, msgspec.json.format(data, indent=2))
 
 
 def check_same(record: RunRecord, settings: TrainSettings, fingerprint: str, *, run: Path) -> None:

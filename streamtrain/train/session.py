@@ -10,14 +10,21 @@ import msgspec
 import numpy as np
 
 from streamtrain import memory
-from streamtrain.errors import ConfigError, OutputError
+from streamtrain.errors import CheckpointError, ConfigError, NoInputError, OutputError
 from streamtrain.kernels._jit import CACHE_PROBLEM, compile_seconds
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.model.architecture import Architecture, plan_architecture
 from streamtrain.model.linear import LinearModel
-from streamtrain.model_file import MODEL_NAME, ModelFile, ModelHeader, parameters_digest, save_model
+from streamtrain.model_file import (
+    MODEL_NAME,
+    ModelFile,
+    ModelHeader,
+    load_model_file,
+    parameters_digest,
+    save_model,
+)
 from streamtrain.optim.optimizers import make_rule
 from streamtrain.reader.stream import check_batch_size
 from streamtrain.store.allocator import tame_allocators
@@ -113,12 +120,21 @@ def train(
         record = read_record(out)
         check_same(record, settings, dataset.fingerprint, run=out)
         settings = record.settings
-        if (done := last_event(out, "done")) and (out / MODEL_NAME).is_file():
+        if (done := last_event(out, "done")) and _has_sound_model(out):
             yield done
             return
     yield from _Session(
         dataset, out, architecture, settings, resources, should_stop, exists=exists
     ).run()
+
+
+def _has_sound_model(out: Path) -> bool:
+    # One that is damaged or gone is written again from the last checkpoint.
+    try:
+        load_model_file(out)
+    except (NoInputError, CheckpointError):
+        return False
+    return True
 
 
 def _exists_already(out: Path) -> OutputError:

@@ -166,6 +166,8 @@ def test_options_win_over_the_configuration_file(dataset, tmp_path):
         ("checkpoint-every = true", 2, "True"),
         ("memory = 0", 2, "0"),
         ("epochs = 'two'", 2, "two"),
+        ("epochs = 1.5", 2, "1.5"),
+        ("threads = true", 2, "True"),
         ("[train]\nepochs = 2", 78, "train"),
         ("epochs = ", 78, "TOML"),
     ],

@@ -160,6 +160,34 @@ def test_an_option_that_names_no_such_thing_is_refused(tmp_path, option):
     assert no_debris(tmp_path)
 
 
+def test_classes_that_float32_would_merge_are_refused_and_kept_apart_as_names(tmp_path):
+    rows = b"x,y\n" + b"".join(b"%d,%d\n" % (i, 2**24 + i % 5) for i in range(200))
+    with pytest.raises(SchemaError, match=r"above 2\^24.*--categorical y"):
+        run(tmp_path, rows)
+    assert no_debris(tmp_path)
+    report = run(tmp_path, rows, categorical=("y",))
+    assert report.classes == [str(2**24 + i) for i in range(5)]
+
+
+def test_a_target_that_varies_by_less_than_float32_is_not_called_constant(tmp_path):
+    rows = b"x,y\n" + b"".join(b"%d,%.3f\n" % (i, 1e9 + i / 1000) for i in range(200))
+    with pytest.raises(SchemaError, match="one value as float32; subtract an offset"):
+        run(tmp_path, rows)
+
+
+def test_whole_numbers_above_two_to_the_24th_may_be_regressed_on(tmp_path):
+    rows = b"x,y\n" + b"".join(b"%d,%d\n" % (i, 2**24 + 2 * i) for i in range(200))
+    assert run(tmp_path, rows).task == "regression"
+
+
+def test_the_working_directory_may_be_the_output(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in.csv").write_bytes(GOOD)
+    monkeypatch.chdir(tmp_path / "out")
+    ingest(IngestOptions(sources=("../in.csv",), out=Path(), target="y"))
+    assert read_manifest(tmp_path / "out").n_rows("train") > 0
+
+
 def test_the_nearest_column_is_suggested(tmp_path):
     with pytest.raises(SchemaError, match=r"did you mean 'colour'"):
         run(tmp_path, b"colour,y\n1,0\n2,1\n", target="color")

@@ -101,6 +101,20 @@ def test_columns_are_standardised_and_constant_ones_are_silent(tmp_path):
     assert len(class_values(schema, "squared")) == 0
 
 
+@pytest.mark.parametrize("spread", [1e-45, 1e-40])
+def test_a_spread_whose_inverse_float32_cannot_hold_counts_as_none(tmp_path, spread):
+    schema = open_dataset(make_dataset(tmp_path / "ds", n_rows=50, weighted=True)).schema
+    tiny = msgspec.structs.replace(schema.columns[0].statistics, mean=spread, std=spread)
+    schema = msgspec.structs.replace(
+        schema,
+        columns=(msgspec.structs.replace(schema.columns[0], statistics=tiny),),
+        target=msgspec.structs.replace(schema.target, statistics=tiny),
+        weight_statistics=tiny,
+    )
+    planned = plan_architecture(schema, model="linear", loss="squared")
+    assert (planned.scale, planned.target_scale, planned.weight_scale) == ((0.0,), 1.0, 1.0)
+
+
 def test_the_layout_of_parameters():
     layout = LinearLayout(3, (4, 5), 2)
     assert layout.n_dense_rows == 7

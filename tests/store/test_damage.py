@@ -216,6 +216,23 @@ def test_a_categorical_column_without_codes_is_refused(folder, cardinality):
         read(folder, "pread")
 
 
+@pytest.mark.parametrize(
+    ("says", "change"),
+    [
+        ("no rows to train on", lambda raw: raw.update(splits={})),
+        ("no rows to train on", lambda raw: raw["splits"].update(train=[])),
+        ("another name", lambda raw: raw["splits"].update({"../x": raw["splits"]["train"]})),
+        ("without statistics", lambda raw: raw["schema"]["columns"][0].update(statistics=None)),
+        ("differ", lambda raw: raw["schema"]["target"]["values"].append(7.0)),
+    ],
+    ids=["no splits", "no shards", "name", "statistics", "values"],
+)
+def test_contents_that_no_ingest_writes_are_refused(folder, says, change):
+    resealed(folder, change)
+    with pytest.raises(ManifestError, match=says):
+        open_dataset(folder)
+
+
 def test_codes_beyond_the_vocabulary_are_damage_even_if_the_digest_matches(folder):
     def change(raw):
         column = next(c for c in raw["schema"]["columns"] if c["kind"] == "categorical")

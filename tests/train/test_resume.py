@@ -1,18 +1,24 @@
 """Stopped anywhere and resumed any number of times: the run that was never interrupted."""
 
+import errno
 import shutil
+from types import SimpleNamespace
 
 import pytest
+import safetensors
 
+from streamtrain import model_file
 from streamtrain.errors import (
     CheckpointError,
     ConfigError,
+    DiskError,
     MismatchError,
     OutputError,
     StoppedError,
 )
 from streamtrain.library import open_dataset
-from streamtrain.train.checkpoint import Checkpoint, find_checkpoints
+from streamtrain.train import checkpoint
+from streamtrain.train.checkpoint import Checkpoint, find_checkpoints, verify_run
 from tests.made import make_dataset
 from tests.reader.reading import damage, reader_threads
 from tests.train.training import SETTINGS, StopAt, done, events_of, same, step_by_step, stop_after
@@ -202,6 +208,60 @@ def test_a_damaged_record_of_a_run_is_damage(dataset, tmp_path):
     (tmp_path / "run/run.json").write_text('{"format_version": 1')
     with pytest.raises(CheckpointError, match=r"run\.json: damaged"):
         events_of(dataset, tmp_path / "run", resume="auto")
+
+
+def test_any_changed_figure_of_a_record_is_damage(dataset, tmp_path):
+    out = tmp_path / "run"
+    done(dataset, out)
+    record = (out / "run.json").read_bytes()
+    changed = record.replace(b'"seed": 3', b'"seed": 2')
+    assert changed != record
+    (out / "run.json").write_bytes(changed)
+    for look in (lambda: verify_run(out), lambda: events_of(dataset, out, resume="auto")):
+        with pytest.raises(CheckpointError, match=r"run\.json: damaged"):
+            look()
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+@pytest.mark.parametrize("how", ["flip", "remove"])
+def test_a_finished_run_whose_model_is_damaged_or_gone_writes_it_again(
+    dataset, whole, tmp_path, name, how
+):
+    out = tmp_path / "run"
+    done(dataset, out)
+    if how == "flip":
+        damage(out / name)
+    else:
+        (out / name).unlink()
+    same(done(dataset, out, resume="auto"), whole["plain"])
+    verify_run(out)
+
+
+def test_a_checkpoint_that_cannot_be_read_just_now_is_kept(dataset, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    stop_after(dataset, out, 6, checkpoint_every=2)
+    before = sorted(p.name for p in (out / "checkpoints").iterdir())
+
+    def failing(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(checkpoint, "_digest", failing)
+    with pytest.raises(DiskError):
+        events_of(dataset, out, resume="auto")
+    assert sorted(p.name for p in (out / "checkpoints").iterdir()) == before
+
+
+@pytest.mark.parametrize("part", ["checkpoint", "model_file"])
+def test_a_disk_that_fills_up_while_arrays_are_written_is_74(dataset, tmp_path, monkeypatch, part):
+    def full(tensors, path):
+        path.write_bytes(b"half")
+        message = "Error while serializing: I/O error: No space left on device (os error 28)"
+        raise safetensors.SafetensorError(message)
+
+    module = {"checkpoint": checkpoint, "model_file": model_file}[part]
+    monkeypatch.setattr(module.safetensors, "numpy", SimpleNamespace(save_file=full))
+    with pytest.raises(DiskError, match="No space left on device; free some space"):
+        events_of(dataset, tmp_path / "run")
 
 
 def test_a_run_that_was_only_named_when_it_was_killed_starts(dataset, whole, tmp_path):
