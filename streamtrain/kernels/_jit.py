@@ -109,6 +109,14 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
+def inline_exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a helper whose operations keep their order: no reassociation, fused multiply-adds only."""
+    compiled: Callable[..., Any] = numba.njit(
+        nogil=True, fastmath={"contract"}, error_model="numpy"
+    )(function)
+    return compiled
+
+
 def _compiled(function: Callable[..., Any], *, fastmath: Any) -> Callable[..., Any]:
     compiled: Callable[..., Any] = numba.njit(
         nogil=True,

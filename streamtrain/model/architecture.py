@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from streamtrain.errors import ConfigError
 from streamtrain.kernels.losses import LOSSES
+from streamtrain.model.network import Network
 from streamtrain.store.schema import Schema
 
-ModelName = Literal["linear"]
+ModelName = Literal["linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom"]
 LossName = Literal["squared", "logistic", "softmax", "hinge"]
-MODELS = ("linear",)
+MODELS = ("linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom")
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +47,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_mean: float = 0.0
     target_scale: float = 1.0
     weight_scale: float = 1.0
+    network: Network | None = None
 
     @property
     def loss_number(self) -> int:

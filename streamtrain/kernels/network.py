@@ -1,0 +1,357 @@
+"""Networks: many steps of training in one call, and scores.
+
+A step works through its batch in pieces of at most M rows. Rows: tiles of a
+piece go through the network and back (network_rows.py). Parameters: tasks add
+the piece's gradients and, after the last piece, update (network_parameters.py).
+Gradients are chains of sums in row order, so neither M nor the tiles show in
+the result, and memory for activations does not grow with the batch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamtrain.kernels._jit import fast_kernel, inline
+from streamtrain.kernels.losses import loss_and_delta
+from streamtrain.kernels.network_parameters import (
+    dense_gradient,
+    dense_update,
+    n_parts,
+    table_gradient,
+    table_update,
+    task_range,
+    transpose_weights,
+)
+from streamtrain.kernels.network_rows import backward_tile, forward_tile
+from streamtrain.kernels.network_table import (
+    AFFINE,
+    F_CARDINALITY,
+    F_FIRST,
+    F_ROW,
+    F_WIDTH,
+    T_KIND,
+    T_OP,
+    TABLE_TASK,
+)
+from streamtrain.kernels.team import barrier, next_task
+from streamtrain.kernels.updates import (
+    ADAM,
+    H_BETA1,
+    H_BETA2,
+    H_L1,
+    H_L2,
+    advance_shrinkage,
+    catch_up,
+)
+
+
+def tile_rows(n_rows: int, n_threads: int) -> int:
+    """Return the rows of a tile: two tiles a thread where 16 to 128 rows allow it."""
+    return max(16, min(128, -(-n_rows // (2 * n_threads)) // 16 * 16))
+
+
+@inline
+def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums):
+    """Turn the scores of a tile into the derivative by them; add losses by 16 rows."""
+    weighted = batch.weight.shape[0] > 0
+    balanced = net.class_weights.shape[0] > 0
+    scores = work.block[thread, : net.n_scores]
+    delta = work.block[thread, net.n_scores : 2 * net.n_scores]
+    for g in range(r0 // 16, (r0 + n + 15) // 16):
+        loss_sum = 0.0
+        weight_sum = 0.0
+        for r in range(g * 16, min(g * 16 + 16, r0 + n)):
+            row = first + r - r0
+            y = (batch.target[row] - net.target[0]) * net.target[1]
+            for c in range(net.n_scores):
+                scores[c] = work.act[net.score + (c >> 4), r, c & 15]
+            row_loss = loss_and_delta(net.loss, scores, y, delta)
+            row_weight = batch.weight[row] * net.weight_scale[0] if weighted else np.float32(1.0)
+            if balanced:
+                row_weight *= net.class_weights[int(batch.target[row])]
+            loss_sum += np.float64(row_weight) * row_loss
+            weight_sum += np.float64(row_weight)
+            factor = row_weight * per_row
+            for c in range(net.n_scores):
+                work.delta[net.score + (c >> 4), r, c & 15] = delta[c] * factor
+        sums[g, 0] = loss_sum
+        sums[g, 1] = weight_sum
+    # Rows behind the last one pass nothing back.
+    for r in range(r0 + n, (r0 + n + 15) // 16 * 16):
+        for c in range(net.n_scores):
+            work.delta[net.score + (c >> 4), r, c & 15] = np.float32(0.0)
+
+
+@fast_kernel
+def train_network(
+    thread, n_threads, words, net, moving, work, batch, batch_size, last_rows, n_steps, optimizer,
+    rates, step, n_tile, clips, step_sums,
+):  # fmt: skip
+    """Take `n_steps` steps over consecutive batches; return how many were taken.
+
+    It stops before the update of a batch whose loss is not finite, so that the
+    parameters are those from which the loss diverged.
+
+    Parameters
+    ----------
+    thread, n_threads, words
+        Of the team; every thread makes this call.
+    net : Net
+    moving : Moving, updated
+    work : Work, scratch
+    batch : Batch
+        All rows of the batches.
+    batch_size : int
+        B.
+    last_rows : int
+        Rows of the last batch, at most B.
+    n_steps : int
+    optimizer : int
+        Number in OPTIMIZERS.
+    rates : (n_steps,) float64, read
+    step : int
+        Steps taken before this call.
+    n_tile : int
+        Rows of a tile, a multiple of 16.
+    clips : (2,) float64, read
+        Limits of a gradient's elements and of its norm; 0 for none.
+    step_sums : (n_steps, 2) float64, overwritten
+        Weighted sum of losses, and sum of weights, of each batch before its update.
+    """
+    m = 16 * work.sums.shape[0]
+    n_tasks = net.tasks.shape[0]
+    log_factor = moving.shrinkage[0]
+    shift = moving.shrinkage[1]
+    before = np.empty(2, np.float64)
+    after = np.empty(2, np.float64)
+    correct1 = np.float32(1.0)
+    correct2 = np.float32(1.0)
+    taken = n_steps
+    barrier(words, n_threads)
+    _transpose_all(net, moving, work, words, n_threads)
+    barrier(words, n_threads)
+    for s in range(n_steps):
+        n_rows = last_rows if s == n_steps - 1 else batch_size
+        first = s * batch_size
+        before[0] = log_factor
+        before[1] = shift
+        per_row = np.float32(1.0 / n_rows)
+        rate = rates[s]
+        log_factor, shift = advance_shrinkage(
+            log_factor, shift, rate, moving.hyper[H_L1], moving.hyper[H_L2]
+        )
+        after[0] = log_factor
+        after[1] = shift
+        keep = max(1.0 - rate * moving.hyper[H_L2], 0.0)
+        threshold = rate * moving.hyper[H_L1]
+        if optimizer == ADAM:
+            t = np.float64(step + s + 1)
+            correct1 = np.float32(1.0 / (1.0 - moving.hyper[H_BETA1] ** t))
+            correct2 = np.float32(1.0 / (1.0 - moving.hyper[H_BETA2] ** t))
+        loss_sum = 0.0
+        weight_sum = 0.0
+        piece = 0
+        while piece < n_rows:
+            n = min(m, n_rows - piece)
+            n_tiles = (n + n_tile - 1) // n_tile
+            while True:
+                tile = next_task(words, n_threads)
+                if tile >= n_tiles:
+                    break
+                r0 = tile * n_tile
+                rows = min(n_tile, n - r0)
+                at = first + piece + r0
+                position = step * batch_size + at
+                forward_tile(net, moving, work, before, batch, at, position, r0, rows, True)
+                _losses_of_tile(net, work, thread, batch, at, r0, rows, per_row, work.sums)
+                backward_tile(net, moving, work, piece + r0, position, r0, rows)
+            barrier(words, n_threads)
+            # Every thread adds the groups in the same order and so decides alike.
+            for g in range((n + 15) // 16):
+                loss_sum += work.sums[g, 0]
+                weight_sum += work.sums[g, 1]
+            if not math.isfinite(loss_sum):
+                break
+            last_piece = piece + n >= n_rows
+            clipped = clips[1] > 0.0
+            while True:
+                number = next_task(words, n_threads)
+                if number >= n_tasks:
+                    break
+                task = net.tasks[number]
+                slot = task[T_OP] if clipped else thread
+                if task[T_KIND] == TABLE_TASK:
+                    if not last_piece:
+                        continue
+                    table_gradient(net, task[T_OP], batch.codes, first, n_rows, work, slot)
+                else:
+                    dense_gradient(net, task, work, thread, n, piece == 0)
+                if not last_piece:
+                    continue
+                if clips[0] > 0.0:
+                    _clip_values(net, task, work, slot, np.float32(clips[0]))
+                if clipped:
+                    work.squares[number] = _squares(net, task, work, slot)
+                    continue
+                if task[T_KIND] == TABLE_TASK:
+                    table_update(
+                        net, task[T_OP], moving, work, slot, optimizer, rate, correct1, correct2,
+                        before, after, keep, threshold,
+                    )  # fmt: skip
+                else:
+                    dense_update(
+                        net, task, moving, work, optimizer, rate, correct1, correct2, keep,
+                        threshold,
+                    )  # fmt: skip
+            barrier(words, n_threads)
+            piece += n
+        if thread == 0:
+            step_sums[s, 0] = loss_sum
+            step_sums[s, 1] = weight_sum
+        if not math.isfinite(loss_sum):
+            taken = s
+            break
+        if clips[1] > 0.0:
+            total = 0.0
+            for number in range(n_tasks):
+                total += work.squares[number]
+            norm = math.sqrt(total)
+            factor = np.float32(clips[1] / norm if norm > clips[1] else 1.0)
+            while True:
+                number = next_task(words, n_threads)
+                if number >= n_tasks:
+                    break
+                task = net.tasks[number]
+                _scale_gradient_of(net, task, work, factor)
+                if task[T_KIND] == TABLE_TASK:
+                    table_update(
+                        net, task[T_OP], moving, work, task[T_OP], optimizer, rate, correct1,
+                        correct2, before, after, keep, threshold,
+                    )  # fmt: skip
+                else:
+                    dense_update(
+                        net, task, moving, work, optimizer, rate, correct1, correct2, keep,
+                        threshold,
+                    )  # fmt: skip
+            barrier(words, n_threads)
+    if thread == 0 and taken > 0:
+        # A batch that diverged has not been decayed for.
+        if taken < n_steps:
+            log_factor = before[0]
+            shift = before[1]
+        moving.shrinkage[0] = log_factor
+        moving.shrinkage[1] = shift
+    return taken
+
+
+@inline
+def _transpose_all(net, moving, work, words, n_threads):
+    while True:
+        number = next_task(words, n_threads)
+        if number >= net.tasks.shape[0]:
+            break
+        task = net.tasks[number]
+        if task[T_KIND] == AFFINE:
+            transpose_weights(net.ops[task[T_OP]], task, moving.w, work.wt)
+
+
+@inline
+def _clip_values(net, task, work, slot, limit):
+    if task[T_KIND] == TABLE_TASK:
+        gradient = work.table_gradient[slot]
+        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
+        for k in range(n):
+            gradient[k] = min(max(gradient[k], -limit), limit)
+        return
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        for k in range(at, at + n):
+            work.gradient[k] = min(max(work.gradient[k], -limit), limit)
+
+
+@inline
+def _squares(net, task, work, slot):
+    total = 0.0
+    if task[T_KIND] == TABLE_TASK:
+        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
+        for k in range(n):
+            g = np.float64(work.table_gradient[slot, k])
+            total += g * g
+        return total
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        for k in range(at, at + n):
+            g = np.float64(work.gradient[k])
+            total += g * g
+    return total
+
+
+@inline
+def _scale_gradient_of(net, task, work, factor):
+    if factor == np.float32(1.0):
+        return
+    if task[T_KIND] == TABLE_TASK:
+        slot = task[T_OP]
+        for k in range(work.n_unique[slot] * net.fields[slot, F_WIDTH]):
+            work.table_gradient[slot, k] *= factor
+        return
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        for k in range(at, at + n):
+            work.gradient[k] *= factor
+
+
+@fast_kernel
+def score_network(thread, n_threads, words, net, moving, work, batch, n_tile, out):
+    """Write the scores of rows, in tiles.
+
+    Parameters
+    ----------
+    thread, n_threads, words
+        Of the team.
+    net : Net
+    moving : Moving, read
+        With all decay caught up, and no stamps.
+    work : Work, scratch
+        Panels of `n_tile` rows for each thread.
+    batch : Batch
+    n_tile : int
+    out : (N, C) float32, overwritten
+    """
+    n_rows = out.shape[0]
+    now = np.zeros(2, np.float64)
+    r0 = thread * n_tile
+    barrier(words, n_threads)
+    n_tiles = (n_rows + n_tile - 1) // n_tile
+    while True:
+        tile = next_task(words, n_threads)
+        if tile >= n_tiles:
+            break
+        first = tile * n_tile
+        n = min(n_tile, n_rows - first)
+        forward_tile(net, moving, work, now, batch, first, 0, r0, n, False)
+        for r in range(n):
+            for c in range(net.n_scores):
+                out[first + r, c] = work.act[net.score + (c >> 4), r0 + r, c & 15]
+
+
+@fast_kernel
+def settle_tables(fields, w, stamps, log_now, threshold_now):
+    """Catch up the decay of every table row, in place.
+
+    Parameters
+    ----------
+    fields : (F, N_FIELD) int64, read
+    w : (P,) float32, updated
+    stamps : (R, 2) float64, read
+    log_now, threshold_now : float
+    """
+    for f in range(fields.shape[0]):
+        width = fields[f, F_WIDTH]
+        for code in range(fields[f, F_CARDINALITY]):
+            at = fields[f, F_FIRST] + code * width
+            t = fields[f, F_ROW] + code
+            for k in range(at, at + width):
+                w[k] = catch_up(w[k], stamps[t, 0], stamps[t, 1], log_now, threshold_now)

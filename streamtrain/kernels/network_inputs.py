@@ -1,0 +1,230 @@
+"""Rows to the first panels of a network: numeric encodings and lookups, forward and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamtrain.kernels._jit import inline
+from streamtrain.kernels.blocks import standardise_lanes
+from streamtrain.kernels.elementary import sin_turns
+from streamtrain.kernels.network_table import (
+    C_KIND,
+    C_KNOT,
+    C_LANE,
+    C_MISSING,
+    C_N,
+    F_DELTA,
+    F_FIRST,
+    F_LANE,
+    F_LINEAR,
+    F_PANEL,
+    F_ROW,
+    F_WIDTH,
+    O_FLAG,
+    O_IN,
+    O_OUT,
+    O_PARAM,
+    O_WIDTH_IN,
+    PIECES,
+    QUANTILE,
+    ROBUST,
+)
+from streamtrain.kernels.updates import catch_up
+
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_THIRD = np.float32(1.0 / 3.0)
+_QUARTER = np.float32(0.25)
+_FAR = np.float32(1e6)
+_PIECE_LOW, _PIECE_HIGH = np.float32(-1.0), np.float32(2.0)
+
+
+@inline
+def encode_rows(op, net, numeric, first, r0, n, act):
+    """Write the encodings of rows first .. first + n - 1 to rows r0 .. of the panels from O_OUT.
+
+    Missing is NaN: every lane of the column is 0 and its indicator, if it has
+    one, is 1.
+    """
+    panel = op[O_OUT]
+    n_columns = net.columns.shape[0]
+    if net.plain == 1:
+        values = numeric.reshape(-1)
+        flat = act.reshape(-1)
+        m = act.shape[1]
+        for r in range(n):
+            for j in range(0, n_columns, 16):
+                standardise_lanes(
+                    values, (first + r) * n_columns + j, min(16, n_columns - j), net.shift,
+                    net.scale, j, flat, ((panel + (j >> 4)) * m + r0 + r) * 16,
+                )  # fmt: skip
+    else:
+        for j in range(n_columns):
+            _encode_column(j, net, numeric, first, r0, n, panel, act)
+    for j in range(n_columns):
+        lane = net.columns[j, C_MISSING]
+        if lane >= 0:
+            p = panel + (lane >> 4)
+            for r in range(n):
+                x = numeric[first + r, j]
+                act[p, r0 + r, lane & 15] = _ZERO if x == x else _ONE
+
+
+@inline
+def _encode_column(j, net, numeric, first, r0, n, panel, act):
+    kind = net.columns[j, C_KIND]
+    lane = net.columns[j, C_LANE]
+    k0 = net.columns[j, C_KNOT]
+    m = net.columns[j, C_N]
+    shift = net.shift[j]
+    scale = net.scale[j]
+    if kind == PIECES:
+        for t in range(m):
+            low = net.knots[k0 + t]
+            inverse = net.knots[k0 + m + t]
+            floor = _PIECE_LOW if t == 0 else _ZERO
+            top = _PIECE_HIGH if t == m - 1 else _ONE
+            p = panel + ((lane + t) >> 4)
+            for r in range(n):
+                e = (numeric[first + r, j] - low) * inverse
+                e = floor if e < floor else e
+                e = top if e > top else e
+                act[p, r0 + r, (lane + t) & 15] = e if e == e else _ZERO
+        return
+    p = panel + (lane >> 4)
+    for r in range(n):
+        x = numeric[first + r, j]
+        if kind == QUANTILE:
+            z = _interpolate(net.knots, k0, m, x)
+        else:
+            z = (x - shift) * scale
+            if kind == ROBUST:
+                # RealMLP's smooth clip (Holzmueller et al. 2024): within (-3, 3).
+                third = z * _THIRD
+                squashed = z / np.float32(math.sqrt(_ONE + third * third))
+                # Beyond it the square leaves float32.
+                z = np.float32(math.copysign(3.0, z)) if abs(z) > _FAR else squashed
+        act[p, r0 + r, lane & 15] = z if z == z else _ZERO
+
+
+@inline
+def _interpolate(knots, k0, m, x):
+    """Return y at x of the curve through (knots[k0 + i], knots[k0 + m + i]), flat outside."""
+    if x != x:
+        return x
+    if x <= knots[k0]:
+        return knots[k0 + m]
+    if x >= knots[k0 + m - 1]:
+        return knots[k0 + 2 * m - 1]
+    low = 0
+    high = m - 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if knots[k0 + middle] <= x:
+            low = middle
+        else:
+            high = middle
+    x0 = knots[k0 + low]
+    y0 = knots[k0 + m + low]
+    part = (x - x0) / (knots[k0 + high] - x0)
+    return y0 + part * (knots[k0 + m + high] - y0)
+
+
+@inline
+def periodic_rows(op, w, r0, n, act):
+    """Write sin and cos of 2 pi c x: lane x of the input, k frequencies c a lane.
+
+    Input i has 2 k lanes from 2 k i: first the sines. Source: Gorishniy et al.
+    2022, "On embeddings for numerical features in tabular deep learning", eq. 2.
+    """
+    k = op[O_FLAG]
+    for i in range(op[O_WIDTH_IN]):
+        source = op[O_IN] + (i >> 4)
+        for c in range(k):
+            frequency = w[op[O_PARAM] + i * k + c]
+            lane = 2 * k * i + c
+            p, l = op[O_OUT] + (lane >> 4), lane & 15
+            p2, l2 = op[O_OUT] + ((lane + k) >> 4), (lane + k) & 15
+            for r in range(r0, r0 + n):
+                t = frequency * act[source, r, i & 15]
+                act[p, r, l] = sin_turns(t)
+                act[p2, r, l2] = sin_turns(t + _QUARTER)
+
+
+@inline
+def scale_rows(op, w, r0, n, act):
+    """Write z_i v_i: lane i of the input times its trained vector of K numbers."""
+    k = op[O_FLAG]
+    for i in range(op[O_WIDTH_IN]):
+        source = op[O_IN] + (i >> 4)
+        for c in range(k):
+            lane = k * i + c
+            v = w[op[O_PARAM] + lane]
+            p = op[O_OUT] + (lane >> 4)
+            for r in range(r0, r0 + n):
+                act[p, r, lane & 15] = act[source, r, i & 15] * v
+
+
+@inline
+def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
+    """Write the table rows of codes; add their linear weights to the scores."""
+    lazy = stamps.shape[0] > 0
+    for f in range(net.fields.shape[0]):
+        base = net.fields[f, F_FIRST]
+        width = net.fields[f, F_WIDTH]
+        n_linear = net.fields[f, F_LINEAR]
+        lane = net.fields[f, F_LANE]
+        panel = net.fields[f, F_PANEL]
+        k = width - n_linear
+        if lazy:
+            for r in range(n):
+                code = codes[first + r, f]
+                at = base + code * width
+                t = net.fields[f, F_ROW] + code
+                for c in range(width):
+                    value = catch_up(w[at + c], stamps[t, 0], stamps[t, 1], now[0], now[1])
+                    if c < n_linear:
+                        act[net.score + (c >> 4), r0 + r, c & 15] += value
+                    else:
+                        to = lane + c - n_linear
+                        act[panel + (to >> 4), r0 + r, to & 15] = value
+            continue
+        for r in range(n):
+            at = base + codes[first + r, f] * width
+            for c in range(n_linear):
+                act[net.score + (c >> 4), r0 + r, c & 15] += w[at + c]
+            at += n_linear
+            if k == 16 and lane & 15 == 0:
+                for c in range(16):
+                    act[panel + (lane >> 4), r0 + r, c] = w[at + c]
+            else:
+                for c in range(k):
+                    to = lane + c
+                    act[panel + (to >> 4), r0 + r, to & 15] = w[at + c]
+
+
+@inline
+def lookup_back(net, row_delta, first, r0, n, delta):
+    """Collect the derivative by every number of a row's table rows, (B, widths)."""
+    for f in range(net.fields.shape[0]):
+        n_linear = net.fields[f, F_LINEAR]
+        lane = net.fields[f, F_LANE]
+        panel = net.fields[f, F_PANEL]
+        k = net.fields[f, F_WIDTH] - n_linear
+        at = net.fields[f, F_DELTA]
+        for r in range(n):
+            for c in range(n_linear):
+                row_delta[first + r, at + c] = delta[net.score + (c >> 4), r0 + r, c & 15]
+            if k == 16 and lane & 15 == 0:
+                for c in range(16):
+                    row_delta[first + r, at + n_linear + c] = delta[
+                        panel + (lane >> 4), r0 + r, c
+                    ]
+            else:
+                for c in range(k):
+                    to = lane + c
+                    row_delta[first + r, at + n_linear + c] = delta[
+                        panel + (to >> 4), r0 + r, to & 15
+                    ]
+

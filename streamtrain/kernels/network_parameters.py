@@ -1,0 +1,384 @@
+"""The parameters phase: tasks that own a block of parameters, its gradient and its update.
+
+A gradient is summed over rows in their order, piece after piece of the batch;
+the element that a task owns is nobody else's, so who takes a task, and how many
+there are, never shows in the result.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamtrain.kernels._jit import inline
+from streamtrain.kernels.blocks import multiply_columns, transpose_block, weighted_sum
+from streamtrain.kernels.linear import hashed_slots
+from streamtrain.kernels.network_rows import row_moments
+from streamtrain.kernels.network_table import (
+    AFFINE,
+    BIAS,
+    F_CARDINALITY,
+    F_DELTA,
+    F_FIRST,
+    F_ROW,
+    F_WIDTH,
+    HEAD,
+    NORM,
+    O_BACK,
+    O_FLAG,
+    O_IN,
+    O_MORE,
+    O_N_IN,
+    O_N_OUT,
+    O_OUT,
+    O_PARAM,
+    O_WIDTH_IN,
+    O_WIDTH_OUT,
+    O_WT,
+    PERIODIC,
+    SCALE,
+    T_KIND,
+    T_OP,
+    T_P0,
+    T_P1,
+    T_Q0,
+    T_Q1,
+    TABLE_TASK,
+)
+from streamtrain.kernels.updates import catch_up, shrink, update_range
+
+_ZERO = np.float32(0.0)
+_TWO_PI = np.float32(2.0 * np.pi)
+_CHUNK_ROWS = 256
+
+
+@inline
+def dense_gradient(net, task, work, thread, n, fresh):
+    """Add the gradient of a task over rows 0 .. n - 1 of the panels; begin it anew if `fresh`."""
+    op = net.ops[task[T_OP]]
+    kind = task[T_KIND]
+    m = work.act.shape[1]
+    gradient = work.gradient
+    if kind == AFFINE:
+        _affine_gradient(op, task, work, thread, m, n, fresh)
+    elif kind == HEAD:
+        for p in range(op[O_N_IN]):
+            at = op[O_PARAM] + 16 * p
+            if fresh:
+                gradient[at : at + 16] = _ZERO
+            weighted_sum(
+                work.flat_delta, net.score * m * 16, 16, work.flat_act, (op[O_IN] + p) * m * 16, n,
+                gradient, at, gradient, at,
+            )  # fmt: skip
+    elif kind == BIAS:
+        _bias_gradient(op[O_OUT], op[O_N_OUT], op[O_PARAM], work, m, n, fresh)
+    elif kind == PERIODIC:
+        _periodic_gradient(op, work, n, fresh)
+    elif kind == SCALE:
+        _scale_gradient(op, work, n, fresh)
+    elif kind == NORM:
+        _norm_gradient(op, work, n, fresh)
+
+
+@inline
+def _affine_gradient(op, task, work, thread, m, n, fresh):
+    n_in = op[O_WIDTH_IN]
+    gradient = work.gradient
+    block = work.block[thread]
+    for c0 in range(0, n, _CHUNK_ROWS):
+        rows = min(_CHUNK_ROWS, n - c0)
+        begin = fresh and c0 == 0
+        for q in range(task[T_Q0], task[T_Q1]):
+            right = ((op[O_OUT] + q) * m + c0) * 16
+            for p in range(task[T_P0], task[T_P1]):
+                left = ((op[O_IN] + p) * m + c0) * 16
+                at = op[O_PARAM] + (q * n_in + p * 16) * 16
+                n_rows = min(16, n_in - p * 16)
+                if n_rows == 16:
+                    if begin:
+                        multiply_columns(
+                            work.flat_act, left, rows, work.flat_delta, right, work.zeros, 0, 0,
+                            gradient, at,
+                        )  # fmt: skip
+                    else:
+                        multiply_columns(
+                            work.flat_act, left, rows, work.flat_delta, right, gradient, at, 16,
+                            gradient, at,
+                        )  # fmt: skip
+                    continue
+                # The last lanes are nobody's: their numbers must not be written.
+                for k in range(256):
+                    inside = not begin and k < n_rows * 16
+                    block[k] = gradient[at + k] if inside else _ZERO
+                multiply_columns(
+                    work.flat_act, left, rows, work.flat_delta, right, block, 0, 16, block, 0
+                )
+                for k in range(n_rows * 16):
+                    gradient[at + k] = block[k]
+    if task[T_P0] == 0 and op[O_MORE] == 0:
+        bias = op[O_PARAM] + op[O_N_OUT] * n_in * 16
+        _bias_gradient(
+            op[O_OUT] + task[T_Q0], task[T_Q1] - task[T_Q0], bias + 16 * task[T_Q0], work, m, n,
+            fresh,
+        )  # fmt: skip
+
+
+@inline
+def _bias_gradient(panel, n_panels, param, work, m, n, fresh):
+    for q in range(n_panels):
+        at = param + 16 * q
+        if fresh:
+            work.gradient[at : at + 16] = _ZERO
+        weighted_sum(
+            work.ones, 0, 0, work.flat_delta, (panel + q) * m * 16, n, work.gradient, at,
+            work.gradient, at,
+        )  # fmt: skip
+
+
+@inline
+def _periodic_gradient(op, work, n, fresh):
+    k = op[O_FLAG]
+    act = work.act
+    delta = work.delta
+    for i in range(op[O_WIDTH_IN]):
+        source = op[O_IN] + (i >> 4)
+        for c in range(k):
+            sine = 2 * k * i + c
+            cosine = sine + k
+            total = _ZERO
+            for r in range(n):
+                x = act[source, r, i & 15]
+                s = act[op[O_OUT] + (sine >> 4), r, sine & 15]
+                co = act[op[O_OUT] + (cosine >> 4), r, cosine & 15]
+                ds = delta[op[O_OUT] + (sine >> 4), r, sine & 15]
+                dc = delta[op[O_OUT] + (cosine >> 4), r, cosine & 15]
+                total += x * (ds * co - dc * s)
+            at = op[O_PARAM] + i * k + c
+            work.gradient[at] = (_ZERO if fresh else work.gradient[at]) + _TWO_PI * total
+
+
+@inline
+def _scale_gradient(op, work, n, fresh):
+    k = op[O_FLAG]
+    for i in range(op[O_WIDTH_IN]):
+        source = work.act[op[O_IN] + (i >> 4)]
+        for c in range(k):
+            lane = k * i + c
+            d = work.delta[op[O_OUT] + (lane >> 4)]
+            at = op[O_PARAM] + lane
+            total = _ZERO if fresh else work.gradient[at]
+            for r in range(n):
+                total += source[r, i & 15] * d[r, lane & 15]
+            work.gradient[at] = total
+
+
+@inline
+def _norm_gradient(op, work, n, fresh):
+    width = op[O_WIDTH_IN]
+    offset = op[O_PARAM] + 16 * op[O_N_IN]
+    if fresh:
+        for j in range(width):
+            work.gradient[op[O_PARAM] + j] = _ZERO
+            work.gradient[offset + j] = _ZERO
+    for r in range(n):
+        mean, inverse = row_moments(op, work.act, r)
+        for j in range(width):
+            p, l = j >> 4, j & 15
+            d = work.delta[op[O_OUT] + p, r, l]
+            work.gradient[op[O_PARAM] + j] += d * (work.act[op[O_IN] + p, r, l] - mean) * inverse
+            work.gradient[offset + j] += d
+
+
+@inline
+def task_range(net, task, part):
+    """Return (first parameter, how many, whether they are penalised) of a part of a dense task.
+
+    An AFFINE's part q is the weights of output panel T_Q0 + q, and the last its
+    biases; the other kinds have one part. No parameters: (0, 0, False).
+    """
+    op = net.ops[task[T_OP]]
+    kind = task[T_KIND]
+    if kind == AFFINE:
+        n_in = op[O_WIDTH_IN]
+        n_q = task[T_Q1] - task[T_Q0]
+        if part < n_q:
+            q = task[T_Q0] + part
+            first = task[T_P0] * 16
+            last = min(task[T_P1] * 16, n_in)
+            return op[O_PARAM] + (q * n_in + first) * 16, (last - first) * 16, True
+        if part == n_q and task[T_P0] == 0 and op[O_MORE] == 0:
+            bias = op[O_PARAM] + op[O_N_OUT] * n_in * 16
+            return bias + 16 * task[T_Q0], 16 * n_q, False
+        return 0, 0, False
+    if part > 0:
+        return 0, 0, False
+    if kind == HEAD:
+        return op[O_PARAM], 16 * op[O_N_IN], True
+    if kind == BIAS:
+        return op[O_PARAM], 16 * op[O_N_OUT], False
+    if kind == NORM:
+        return op[O_PARAM], 32 * op[O_N_IN], False
+    if kind == PERIODIC:
+        return op[O_PARAM], op[O_FLAG] * op[O_WIDTH_IN], False
+    return op[O_PARAM], op[O_FLAG] * op[O_WIDTH_IN], True
+
+
+@inline
+def n_parts(task):
+    """Return the parts of a dense task (`task_range`)."""
+    return task[T_Q1] - task[T_Q0] + 1 if task[T_KIND] == AFFINE else 1
+
+
+@inline
+def dense_update(net, task, moving, work, optimizer, rate, correct1, correct2, keep, threshold):
+    """Move the parameters of a dense task by their gradients, and transpose them anew."""
+    rate32 = np.float32(rate)
+    keep32 = np.float32(keep)
+    w = moving.w
+    for part in range(n_parts(task)):
+        at, n, penalised = task_range(net, task, part)
+        if n == 0:
+            continue
+        hyper = moving.hyper if penalised else moving.free
+        # Views: offsets would keep the compiler from making vectors.
+        part_w = w[at : at + n]
+        update_range(
+            optimizer, part_w, moving.first[at : at + n], moving.second[at : at + n],
+            work.gradient[at : at + n], 0, n, rate32, hyper, correct1, correct2,
+        )  # fmt: skip
+        if penalised and threshold != 0.0:
+            for k in range(n):
+                part_w[k] = np.float32(shrink(np.float64(part_w[k]), keep, threshold))
+        elif penalised and keep != 1.0:
+            for k in range(n):
+                part_w[k] *= keep32
+    if task[T_KIND] == AFFINE:
+        transpose_weights(net.ops[task[T_OP]], task, w, work.wt)
+
+
+@inline
+def transpose_weights(op, task, w, wt):
+    """Copy a task's weights of an AFFINE to where the way back reads them."""
+    if op[O_BACK] == 0:
+        return
+    n_in = op[O_WIDTH_IN]
+    n_out = op[O_WIDTH_OUT]
+    for q in range(task[T_Q0], task[T_Q1]):
+        lanes = min(16, n_out - q * 16)
+        for p in range(task[T_P0], task[T_P1]):
+            rows = min(16, n_in - p * 16)
+            source = op[O_PARAM] + (q * n_in + p * 16) * 16
+            to = op[O_WT] + (p * n_out + q * 16) * 16
+            if rows == 16 and lanes == 16:
+                transpose_block(w, source, wt, to)
+            else:
+                for l in range(lanes):
+                    for k in range(rows):
+                        wt[to + l * 16 + k] = w[source + k * 16 + l]
+
+
+@inline
+def table_gradient(net, f, codes, first, n, work, slot):
+    """Group a batch's codes of a field and sum the gradient of each; return how many there are.
+
+    Code u in order of appearance is ``unique[slot, u]``; its gradient is
+    ``table_gradient[slot, u width :][:width]``.
+    """
+    cardinality = net.fields[f, F_CARDINALITY]
+    width = net.fields[f, F_WIDTH]
+    at = net.fields[f, F_DELTA]
+    slots = work.slots[slot]
+    unique = work.unique[slot]
+    places = work.places[slot]
+    which = work.which[slot]
+    gradient = work.table_gradient[slot]
+    direct = cardinality <= slots.shape[0]
+    mask = hashed_slots(n) - 1
+    n_unique = 0
+    for i in range(n):
+        code = codes[first + i, f]
+        h = np.int64(code)
+        if not direct:
+            h = (h * 0x9E3779B1) & mask
+            while slots[h] >= 0 and unique[slots[h]] != code:
+                h = (h + 1) & mask
+        u = slots[h]
+        new = u < 0
+        u = n_unique if new else u
+        n_unique += np.int64(new)
+        slots[h] = u
+        unique[u] = code
+        places[u] = h
+        which[i] = u
+    for u in range(n_unique):
+        slots[places[u]] = -1
+    for k in range(n_unique * width):
+        gradient[k] = _ZERO
+    for i in range(n):
+        to = which[i] * width
+        for c in range(width):
+            gradient[to + c] += work.row_delta[i, at + c]
+    work.n_unique[slot] = n_unique
+    return n_unique
+
+
+@inline
+def table_update(
+    net, f, moving, work, slot, optimizer, rate, correct1, correct2, before, after, keep, threshold
+):  # fmt: skip
+    """Move the rows of every code of a field that the batch holds, decay caught up first."""
+    n_unique = work.n_unique[slot]
+    width = net.fields[f, F_WIDTH]
+    base = net.fields[f, F_FIRST]
+    row = net.fields[f, F_ROW]
+    unique = work.unique[slot]
+    gathered = work.gathered[slot]
+    lazy = moving.stamps.shape[0] > 0
+    _gather(moving.w, base, unique, n_unique, width, gathered[0])
+    if moving.first.shape[0] > 0:
+        _gather(moving.first, base, unique, n_unique, width, gathered[1])
+    if moving.second.shape[0] > 0:
+        _gather(moving.second, base, unique, n_unique, width, gathered[2])
+    if lazy:
+        for u in range(n_unique):
+            t = row + unique[u]
+            for k in range(u * width, (u + 1) * width):
+                gathered[0, k] = catch_up(
+                    gathered[0, k], moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1]
+                )
+            moving.stamps[t, 0] = after[0]
+            moving.stamps[t, 1] = after[1]
+    n = n_unique * width
+    update_range(
+        optimizer, gathered[0], gathered[1], gathered[2], work.table_gradient[slot], 0, n,
+        np.float32(rate), moving.hyper, correct1, correct2,
+    )  # fmt: skip
+    if lazy:
+        for k in range(n):
+            gathered[0, k] = np.float32(shrink(np.float64(gathered[0, k]), keep, threshold))
+    _put_back(gathered[0], base, unique, n_unique, width, moving.w)
+    if moving.first.shape[0] > 0:
+        _put_back(gathered[1], base, unique, n_unique, width, moving.first)
+    if moving.second.shape[0] > 0:
+        _put_back(gathered[2], base, unique, n_unique, width, moving.second)
+
+
+@inline
+def _gather(source, base, unique, n_unique, width, out):
+    for u in range(n_unique):
+        at = base + np.int64(unique[u]) * width
+        for c in range(width):
+            out[u * width + c] = source[at + c]
+
+
+@inline
+def _put_back(source, base, unique, n_unique, width, out):
+    for u in range(n_unique):
+        at = base + np.int64(unique[u]) * width
+        for c in range(width):
+            out[at + c] = source[u * width + c]
+
+
+@inline
+def is_table(task):
+    """Return whether a task owns a field's table."""
+    return task[T_KIND] == TABLE_TASK

@@ -1,0 +1,332 @@
+"""Train and score a network: its arrays, its first parameters, and calls of its kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.kernels import network as kernels
+from streamtrain.kernels.linear import table_size
+from streamtrain.kernels.network_table import F_WIDTH, Batch, Moving, Net, Work
+from streamtrain.kernels.row_key import row_keys
+from streamtrain.kernels.team import Team
+from streamtrain.kernels.updates import H_L1, H_L2, UpdateRule
+from streamtrain.model.architecture import Architecture
+from streamtrain.model.wiring import Start, Wiring, wire
+from streamtrain.seeds import derive_key
+
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+
+_PIECE_BYTES = 8 << 20
+_SCORE_TILE = 64
+_NOTHING = np.empty(0, np.float32)
+
+
+@lru_cache(maxsize=8)
+def wiring_of(architecture: Architecture) -> Wiring:
+    """Return the wiring of an architecture's network."""
+    assert architecture.network is not None
+    return wire(
+        architecture.network,
+        cardinalities=tuple(architecture.cardinalities),
+        n_scores=architecture.n_scores,
+    )
+
+
+def piece_rows(wiring: Wiring, batch_size: int) -> int:
+    """Return M, the rows worked on at once: what 8 MiB of activations hold, 256 to 2,048."""
+    per_row = 2 * 64 * wiring.n_panels
+    rows = max(256, min(2048, _PIECE_BYTES // per_row // 64 * 64))
+    return max(16, min(rows, -(-batch_size // 16) * 16))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of the arrays of `Work`."""
+
+    panels: int
+    rows: int
+    threads: int
+    slots: int
+    batch: int
+    table: int
+    width: int
+    wt: int
+    dense: int
+    row_delta: int
+    tasks: int
+    scores: int
+
+    def n_bytes(self) -> int:
+        """Return the bytes of all arrays."""
+        unique = self.batch if self.width else 0
+        return (
+            2 * 64 * self.panels * (self.rows + 16)
+            + 4 * (self.wt + self.dense + self.batch * self.row_delta)
+            + self.rows
+            + 8 * self.tasks
+            + 4 * self.slots * (self.table + 3 * unique + 4 * unique * self.width)
+            + 4 * self.threads * max(256, 2 * self.scores)
+        )
+
+
+def _sizes(wiring: Wiring, *, batch_size: int, n_threads: int, rows: int, clipped: bool) -> _Sizes:
+    n_fields = len(wiring.fields)
+    training = batch_size > 0
+    return _Sizes(
+        panels=wiring.n_panels,
+        rows=rows,
+        threads=n_threads,
+        slots=(n_fields if clipped else n_threads) if n_fields and training else 0,
+        batch=batch_size if n_fields else 0,
+        table=table_size(batch_size) if training else 0,
+        width=max((f[F_WIDTH] for f in wiring.fields), default=0),
+        wt=wiring.n_wt if training else 0,
+        dense=wiring.n_dense if training else 0,
+        row_delta=wiring.n_row_delta,
+        tasks=len(wiring.tasks),
+        scores=wiring.score.width,
+    )
+
+
+def _work(sizes: _Sizes, seed: int) -> Work:
+    # 16 rows more than are used: panels at powers of two would share their cache sets.
+    act = np.zeros((sizes.panels, sizes.rows + 16, 16), np.float32)
+    training = sizes.dense > 0
+    delta = np.zeros(act.shape if training else (1, 1, 16), np.float32)
+    n = sizes.batch
+    return Work(
+        act=act,
+        delta=delta,
+        flat_act=act.reshape(-1),
+        flat_delta=delta.reshape(-1),
+        wt=np.zeros(sizes.wt, np.float32),
+        gradient=np.zeros(sizes.dense, np.float32),
+        row_delta=np.zeros((n, sizes.row_delta), np.float32),
+        sums=np.zeros((sizes.rows // 16, 2)),
+        squares=np.zeros(sizes.tasks),
+        slots=np.full((sizes.slots, sizes.table), -1, np.int32),
+        unique=np.zeros((sizes.slots, n), np.int32),
+        places=np.zeros((sizes.slots, n), np.int32),
+        which=np.zeros((sizes.slots, n), np.int32),
+        table_gradient=np.zeros((sizes.slots, n * sizes.width), np.float32),
+        gathered=np.zeros((sizes.slots, 3, n * sizes.width), np.float32),
+        n_unique=np.zeros(sizes.slots, np.int64),
+        block=np.zeros((sizes.threads, max(256, 2 * sizes.scores)), np.float32),
+        zeros=np.zeros(16, np.float32),
+        ones=np.ones(16, np.float32),
+        key=np.array([derive_key("dropout", seed)], np.uint64),
+    )
+
+
+def network_scratch_bytes(
+    architecture: Architecture, *, batch_size: int, n_threads: int, clipped: bool = False
+) -> int:
+    """Return the bytes that `NetworkModel` keeps for a batch size and a team."""
+    wiring = wiring_of(architecture)
+    rows = piece_rows(wiring, batch_size)
+    sizes = _sizes(
+        wiring, batch_size=batch_size, n_threads=n_threads, rows=rows, clipped=clipped
+    )
+    return sizes.n_bytes() + 64 * wiring.n_panels * _SCORE_TILE * n_threads
+
+
+def make_net(architecture: Architecture) -> Net:
+    """Return an architecture's network as kernels take it."""
+    wiring = wiring_of(architecture)
+    network = architecture.network
+    assert network is not None
+    return Net(
+        ops=wiring.ops_array(),
+        reals=np.array(wiring.reals, np.float32),
+        fields=np.array(wiring.fields, np.int64).reshape(-1, 8),
+        columns=np.array(wiring.columns, np.int64).reshape(-1, 5),
+        shift=np.array([c.shift for c in network.columns], np.float32),
+        scale=np.array([c.scale for c in network.columns], np.float32),
+        knots=np.array(wiring.knots, np.float32),
+        tasks=wiring.tasks_array(),
+        plain=int(wiring.plain),
+        score=wiring.score.panel,
+        n_scores=architecture.n_scores,
+        loss=architecture.loss_number,
+        loss_shape=np.zeros(4, np.float32),
+        target=np.array([architecture.target_mean, architecture.target_scale], np.float32),
+        class_weights=np.empty(0, np.float32),
+        weight_scale=np.array([architecture.weight_scale], np.float32),
+    )
+
+
+class NetworkModel:
+    """Train and score a network with a team of threads.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    team : Team
+    batch_size : int
+        Largest batch; 0 for scoring alone.
+    seed : int
+        Of dropout.
+    clip_value, clip_norm : float
+        Limits of the mean gradient's elements and of its norm; 0 for none.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        team: Team,
+        *,
+        batch_size: int = 0,
+        seed: int = 0,
+        clip_value: float = 0.0,
+        clip_norm: float = 0.0,
+    ) -> None:
+        self.architecture = architecture
+        self.layout = wiring_of(architecture)
+        self._team = team
+        self._net = make_net(architecture)
+        self._clips = np.array([clip_value, clip_norm])
+        self._work: Work | None = None
+        if batch_size:
+            sizes = _sizes(
+                self.layout,
+                batch_size=batch_size,
+                n_threads=team.n_threads,
+                rows=piece_rows(self.layout, batch_size),
+                clipped=clip_norm > 0,
+            )
+            self._work = _work(sizes, seed)
+        self._score_work: Work | None = None
+
+    def initial_parameters(self, seed: int) -> Floats:
+        """Return the parameters before the first step, drawn by `seed`, (P,) float32."""
+        parameters = np.zeros(self.layout.n_parameters, np.float32)
+        key = np.uint64(derive_key("parameters", seed))
+        for start in self.layout.starts:
+            _draw(parameters, start, key)
+        return parameters
+
+    def take_steps(
+        self,
+        parameters: Floats,
+        rule: UpdateRule,
+        *,
+        numeric: Floats,
+        codes: Codes,
+        target: Floats,
+        weight: Floats,
+        batch_size: int,
+        step: int,
+        rates: npt.NDArray[np.float64],
+        step_sums: npt.NDArray[np.float64],
+    ) -> int:
+        """Take one step on each of the consecutive batches of some rows.
+
+        Parameters and result are those of `LinearModel.take_steps`.
+        """
+        assert self._work is not None
+        n_rows = len(target)
+        n_batches = -(-n_rows // batch_size)
+        free = rule.hyper.copy()
+        free[H_L1] = free[H_L2] = 0.0
+        m = 16 * len(self._work.sums)
+        n_tile = kernels.tile_rows(min(batch_size, m), self._team.n_threads)
+        taken = self._team.run(
+            kernels.train_network,
+            self._net,
+            Moving(
+                parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper, free
+            ),
+            self._work,
+            Batch(numeric, codes, target, weight, _NOTHING),
+            batch_size,
+            n_rows - (n_batches - 1) * batch_size,
+            n_batches,
+            rule.number,
+            rates,
+            step,
+            n_tile,
+            self._clips,
+            step_sums,
+        )
+        # The loss in the target's own units.
+        if self.architecture.loss == "squared":
+            step_sums[:, 0] /= self.architecture.target_scale**2
+        return int(taken)
+
+    def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:
+        """Return the parameters with all decay caught up; the rule stays as it is."""
+        if not rule.shrinks:
+            return parameters
+        copy = parameters.copy()
+        kernels.settle_tables(
+            self._net.fields, copy, rule.stamps, rule.shrinkage[0], rule.shrinkage[1]
+        )
+        return copy
+
+    def scores(self, parameters: Floats, numeric: Floats, codes: Codes) -> Floats:
+        """Return the scores of rows, (n, C) float32.
+
+        Parameters
+        ----------
+        parameters : (P,) float32
+            Settled.
+        numeric, codes : (n, D) float32, (n, F) int32
+        """
+        if self._score_work is None:
+            sizes = _sizes(
+                self.layout,
+                batch_size=0,
+                n_threads=self._team.n_threads,
+                rows=_SCORE_TILE * self._team.n_threads,
+                clipped=False,
+            )
+            self._score_work = _work(sizes, 0)
+        none = np.empty((0, 2))
+        out = np.empty((len(numeric), self.architecture.n_scores), np.float32)
+        self._team.run(
+            kernels.score_network,
+            self._net,
+            Moving(
+                np.ascontiguousarray(parameters), _NOTHING, _NOTHING, none, np.zeros(2),
+                np.zeros(1), np.zeros(1),
+            ),  # fmt: skip
+            self._score_work,
+            Batch(numeric, codes, _NOTHING, _NOTHING, _NOTHING),
+            _SCORE_TILE,
+            out,
+        )
+        return out
+
+
+def _draw(parameters: Floats, start: Start, key: np.uint64) -> None:
+    """Set the first values of a range, a function of (seed, place) alone."""
+    if start.kind == "one":
+        parameters[start.first : start.first + start.n] = 1.0
+        return
+    step = 1 << 20
+    for first in range(0, start.n, step):
+        n = min(step, start.n - first)
+        places = np.arange(start.first + first, start.first + first + n, dtype=np.uint64)
+        keys = np.empty(n, np.uint64)
+        row_keys(key, places, keys)
+        if start.kind == "normal":
+            # The sum of 12 uniform numbers less 6, from 5 bits each: no function that
+            # another machine rounds otherwise.
+            drawn = np.zeros(n)
+            for k in range(12):
+                drawn += ((keys >> np.uint64(5 * k)) & np.uint64(31)).astype(np.float64)
+            drawn = (drawn / 32.0 - 6.0 + 12 / 64.0) * start.scale
+        else:
+            uniform = (keys >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0
+            drawn = uniform * start.scale
+        if start.every > 1:
+            lane = (places - np.uint64(start.first)) % np.uint64(start.every)
+            drawn[(lane < start.low) | (lane >= start.high)] = 0.0
+        parameters[start.first + first : start.first + first + n] = drawn
+
+
