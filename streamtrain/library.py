@@ -295,7 +295,10 @@ class Trainer:
         self._rule = make_rule(
             settings.optimizer,
             n_parameters=self._model.layout.n_parameters,
+            n_dense=self._model.layout.n_dense,
             n_table_rows=self._model.layout.n_table_rows,
+            rate=settings.rate,
+            table_rate_factor=settings.table_rate_factor,
         )
         self._batch_size = 0
         self.steps = 0

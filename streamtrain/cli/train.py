@@ -81,7 +81,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     default="adagrad",
     show_default=True,
     metavar="NAME",
-    help="Optimizer: sgd, momentum, adagrad or adam.",
+    help="sgd, momentum, nesterov, adagrad, rowwise-adagrad, rmsprop, adam, adamw or ftrl.",
 )
 @click.option(
     "--lr",
@@ -119,7 +119,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     help="Steps between two decays of the step schedule.",
 )
 @click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
-@click.option("--l2", type=float, default=0.0, show_default=True, help="L2 penalty.")
+@click.option("--l2", type=float, show_default="0, adamw 0.01", help="L2 penalty.")
 @click.option(
     "--epochs", type=int, default=3, show_default=True, help="Passes over the train split."
 )

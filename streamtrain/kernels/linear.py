@@ -10,8 +10,10 @@ a row, R rows of parameters, P = R C. Rows of parameters, each C wide, are
 
 A step has two phases. Rows: tiles of rows write d loss / d score. Parameters:
 each task owns the numeric rows or one field, sums their gradient over the whole
-batch in row order, and updates at once. Tiles and tasks depend on B, D and F
-alone, and no two write the same place: the same bits for any number of threads.
+batch in row order, and updates at once; but where the norm of the whole gradient
+is bounded, all gradients come first, and updates in a third phase. Tiles and tasks
+depend on B, D and F alone, and no two write the same place: the same bits for any
+number of threads.
 """
 
 from __future__ import annotations
@@ -21,17 +23,22 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import fast_kernel, inline
+from streamtrain.kernels.clipping import clip_factor, clip_values, scale_gradient, sum_of_squares
+from streamtrain.kernels.linear_tables import field_gradient, update_field
 from streamtrain.kernels.losses import loss_and_delta
 from streamtrain.kernels.team import barrier, next_task
 from streamtrain.kernels.updates import (
-    ADAM,
-    H_BETA1,
-    H_BETA2,
+    H_CLIP_NORM,
+    H_CLIP_VALUE,
     H_L1,
     H_L2,
+    H_TABLE_RATE,
+    adam_corrections,
     advance_shrinkage,
     catch_up,
-    shrink,
+    decay_range,
+    threshold_range,
+    update_free_range,
     update_range,
 )
 
@@ -39,26 +46,6 @@ from streamtrain.kernels.updates import (
 def tile_rows(batch_size: int) -> int:
     """Return the rows of a tile: a function of the batch size alone."""
     return max(16, min(256, batch_size // 16))
-
-
-_DIRECT_SLOTS = 16_384
-
-
-@inline
-def hashed_slots(n_rows):
-    """Return the slots among which the codes of n rows are spread: a power of two."""
-    n = 64
-    while n < 4 * n_rows:
-        n *= 2
-    return n
-
-
-def table_size(batch_size: int) -> int:
-    """Return the slots of the scratch table in which a field's codes are grouped.
-
-    A field of no more codes than slots needs no hashing.
-    """
-    return max(_DIRECT_SLOTS, 1 << max(6, (4 * batch_size - 1).bit_length()))
 
 
 @inline
@@ -139,11 +126,8 @@ def _rows_phase(
 
 
 @inline
-def _numeric_task(
-    start, n_rows, numeric, delta, w, first, second, mean, scale, gradient, rate, hyper,
-    optimizer, correct1, correct2, keep, threshold,
-):  # fmt: skip
-    """Update the bias, the numeric weights and those of missing values."""
+def _numeric_gradient(start, n_rows, numeric, delta, mean, scale, hyper, gradient):
+    """Sum and clip the gradient of the bias, the numeric weights and those of missing values."""
     n_scores = delta.shape[1]
     n_numeric = mean.shape[0]
     n = (1 + 2 * n_numeric) * n_scores
@@ -170,128 +154,46 @@ def _numeric_task(
                     r = 1 + n_numeric + j
                 for c in range(n_scores):
                     gradient[r * n_scores + c] += z * delta[i, c]
-    update_range(optimizer, w, first, second, gradient, 0, n, rate, hyper, correct1, correct2)
-    if keep != 1.0 or threshold != 0.0:
-        # The bias is never shrunk.
-        for k in range(n_scores, n):
-            w[k] = np.float32(shrink(np.float64(w[k]), keep, threshold))
+    clip_values(gradient, n, np.float32(hyper[H_CLIP_VALUE]))
 
 
 @inline
-def _group_codes(field, start, n_rows, codes, delta, cardinality, slots, unique, places, gradient):
-    """Sum delta over the rows of each code of a field; return the number of codes.
-
-    Code u of the batch, in order of appearance, is ``unique[u]``, its sum is
-    ``gradient[u C : (u + 1) C]``. `slots` is all -1 on entry and on return.
-
-    Whether a row's code is new cannot be predicted, so nothing branches on it:
-    0.3 of the time that a branch takes.
-    """
-    n_scores = delta.shape[1]
-    direct = cardinality <= slots.shape[0]
-    # A quarter full at most: few codes find their slot taken by another.
-    mask = hashed_slots(n_rows) - 1
-    n_unique = 0
-    for i in range(n_rows):
-        code = codes[start + i, field]
-        h = np.int64(code)
-        if not direct:
-            h = (h * 0x9E3779B1) & mask
-            while slots[h] >= 0 and unique[slots[h]] != code:
-                h = (h + 1) & mask
-        u = slots[h]
-        new = u < 0
-        u = n_unique if new else u
-        n_unique += np.int64(new)
-        slots[h] = u
-        unique[u] = code
-        places[u] = h
-        if n_scores == 1:
-            d = delta[i, 0]
-            sofar = gradient[u] + d
-            gradient[u] = d if new else sofar
-            continue
-        for c in range(n_scores):
-            d = delta[i, c]
-            sofar = gradient[u * n_scores + c] + d
-            gradient[u * n_scores + c] = d if new else sofar
-    for u in range(n_unique):
-        slots[places[u]] = -1
-    return n_unique
-
-
-@inline
-def _field_task(
-    field, start, n_rows, codes, delta, w, first, second, first_row, n_dense_rows, stamps, before,
-    after, slots, unique, places, gradient, gathered, rate, hyper, optimizer, correct1, correct2,
-    keep, threshold,
+def _update_numeric(
+    n_scores, n_numeric, w, first, second, gradient, rate, hyper, optimizer, correct1, correct2,
+    keep, threshold, factor,
 ):  # fmt: skip
-    """Update the rows of every code of a field that the batch holds.
-
-    They are gathered into `gathered` (3, B C), so that the update runs over
-    consecutive numbers, and put back.
-    """
-    n_scores = delta.shape[1]
-    base = first_row[field]
-    last = field + 1 == first_row.shape[0]
-    cardinality = (w.shape[0] // n_scores if last else first_row[field + 1]) - base
-    n_unique = _group_codes(
-        field, start, n_rows, codes, delta, cardinality, slots, unique, places, gradient
+    """Move the bias, the numeric weights and those of missing values."""
+    n = (1 + 2 * n_numeric) * n_scores
+    scale_gradient(gradient, n, factor)
+    # The bias is never shrunk.
+    update_free_range(
+        optimizer, w, first, second, gradient, 0, n_scores, rate, hyper, correct1, correct2
     )
-    lazy = stamps.shape[0] > 0
-    _gather(w, base, unique, n_unique, n_scores, gathered[0])
-    if first.shape[0] > 0:
-        _gather(first, base, unique, n_unique, n_scores, gathered[1])
-    if second.shape[0] > 0:
-        _gather(second, base, unique, n_unique, n_scores, gathered[2])
-    if lazy:
-        for u in range(n_unique):
-            k = base + unique[u] - n_dense_rows
-            for c in range(n_scores):
-                gathered[0, u * n_scores + c] = catch_up(
-                    gathered[0, u * n_scores + c], stamps[k, 0], stamps[k, 1], before[0], before[1]
-                )
-            stamps[k, 0] = after[0]
-            stamps[k, 1] = after[1]
-    n = n_unique * n_scores
+    rest = n - n_scores
+    decay_range(w, n_scores, rest, keep)
     update_range(
-        optimizer, gathered[0], gathered[1], gathered[2], gradient, 0, n, rate, hyper, correct1,
+        optimizer, w, first, second, gradient[n_scores:n], n_scores, rest, rate, hyper, correct1,
         correct2,
     )  # fmt: skip
-    if lazy:
-        for k in range(n):
-            gathered[0, k] = np.float32(shrink(np.float64(gathered[0, k]), keep, threshold))
-    _put_back(gathered[0], base, unique, n_unique, n_scores, w)
-    if first.shape[0] > 0:
-        _put_back(gathered[1], base, unique, n_unique, n_scores, first)
-    if second.shape[0] > 0:
-        _put_back(gathered[2], base, unique, n_unique, n_scores, second)
+    threshold_range(w, n_scores, rest, threshold)
 
 
 @inline
-def _gather(source, base, unique, n_unique, n_scores, out):
-    """Copy rows base + unique[u] of `source` to rows u of `out`."""
-    if n_scores == 1:
-        for u in range(n_unique):
-            out[u] = source[base + unique[u]]
-        return
-    for u in range(n_unique):
-        at = (base + unique[u]) * n_scores
-        for c in range(n_scores):
-            out[u * n_scores + c] = source[at + c]
-
-
-@inline
-def _put_back(source, base, unique, n_unique, n_scores, out):
-    """Copy rows u of `source` to rows base + unique[u] of `out`."""
-    if n_scores == 1:
-        for u in range(n_unique):
-            out[base + unique[u]] = source[u]
-        return
-    for u in range(n_unique):
-        at = (base + unique[u]) * n_scores
-        for c in range(n_scores):
-            out[at + c] = source[u * n_scores + c]
+def _gradient_of(
+    task, start, n_rows, n_all_rows, numeric, codes, delta, mean, scale, first_row, hyper, slots,
+    unique, places, counts, gradient,
+):  # fmt: skip
+    """Write the gradient of task 0, the numeric rows, or 1 + f, field f; return its length."""
+    n_scores = delta.shape[1]
+    if task == 0:
+        _numeric_gradient(start, n_rows, numeric, delta, mean, scale, hyper, gradient)
+        return (1 + 2 * mean.shape[0]) * n_scores
+    last = task == first_row.shape[0]
+    cardinality = (n_all_rows if last else first_row[task]) - first_row[task - 1]
+    counts[task] = field_gradient(
+        task - 1, start, n_rows, codes, delta, cardinality, hyper, slots, unique, places, gradient
+    )
+    return counts[task] * n_scores
 
 
 @fast_kernel
@@ -299,7 +201,7 @@ def train_linear(
     thread, n_threads, words, numeric, codes, target, weight, start, batch_size, last_rows,
     n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row, loss, optimizer, rates,
     hyper, step, target_mean, target_scale, weight_scale, n_tile, scores, delta, tile_sums, slots,
-    unique, places, gradient, gathered, step_sums,
+    unique, places, counts, squares, gradient, gathered, step_sums,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
 
@@ -323,8 +225,8 @@ def train_linear(
         Rows of the last of the batches, at most B.
     n_steps : int
     w : (P,) float32, updated
-    first, second : (P,) float32 or empty, updated
-        State of the optimizer.
+    first, second : float32, updated
+        State of the optimizer (`updates.state_sizes`).
     stamps : (R - 1 - 2 D, 2) float64 or empty, updated
         Shrinkage (L, Q) at which each table row was last touched.
     shrinkage : (2,) float64, updated
@@ -345,20 +247,29 @@ def train_linear(
     delta : (B, C) float32, scratch
     tile_sums : (T, 2) float64, scratch
     slots : (n_threads, S) int32, scratch, all -1
-    unique, places : (n_threads, B) int32, scratch
-    gradient : (n_threads, max(B, 1 + 2 D) C) float32, scratch
+    unique : (G, B) int32, scratch
+        G is n_threads; with H_CLIP_NORM the 1 + F tasks.
+    places : (n_threads, B) int32, scratch
+    counts : (1 + F,) int64, scratch
+        Codes of each field in the batch.
+    squares : (1 + F,) float64, scratch
+        Sum of squares of each task's gradient.
+    gradient : (G, max(B, 1 + 2 D) C) float32, scratch
     gathered : (n_threads, 3, B C) float32, scratch
     step_sums : (n_steps, 2) float64, overwritten
         Weighted sum of losses, and sum of weights, of each batch before its update.
     """
-    n_fields = first_row.shape[0]
-    n_dense_rows = 1 + 2 * mean.shape[0]
+    n_scores = delta.shape[1]
+    n_numeric = mean.shape[0]
+    n_dense_rows = 1 + 2 * n_numeric
+    n_all_rows = w.shape[0] // n_scores
+    n_tasks = 1 + first_row.shape[0]
+    max_norm = hyper[H_CLIP_NORM]
+    factor = np.float32(1.0)
     log_factor = shrinkage[0]
     shift = shrinkage[1]
     before = np.empty(2, np.float64)
     after = np.empty(2, np.float64)
-    correct1 = np.float32(1.0)
-    correct2 = np.float32(1.0)
     taken = n_steps
     barrier(words, n_threads)
     for s in range(n_steps):
@@ -390,31 +301,50 @@ def train_linear(
             taken = s
             break
         rate = rates[s]
-        log_factor, shift = advance_shrinkage(log_factor, shift, rate, hyper[H_L1], hyper[H_L2])
+        row_rate = rate * hyper[H_TABLE_RATE]
+        log_factor, shift = advance_shrinkage(log_factor, shift, row_rate, hyper[H_L1], hyper[H_L2])
         after[0] = log_factor
         after[1] = shift
-        keep = max(1.0 - rate * hyper[H_L2], 0.0)
-        threshold = rate * hyper[H_L1]
-        if optimizer == ADAM:
-            t = np.float64(step + s + 1)
-            correct1 = np.float32(1.0 / (1.0 - hyper[H_BETA1] ** t))
-            correct2 = np.float32(1.0 / (1.0 - hyper[H_BETA2] ** t))
+        correct1, correct2 = adam_corrections(optimizer, hyper, step + s + 1)
+        if max_norm > 0.0:
+            while True:
+                task = next_task(words, n_threads)
+                if task >= n_tasks:
+                    break
+                n = _gradient_of(
+                    task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
+                    first_row, hyper, slots[thread], unique[task], places[thread], counts,
+                    gradient[task],
+                )  # fmt: skip
+                squares[task] = sum_of_squares(gradient[task], n)
+            barrier(words, n_threads)
+            total = 0.0
+            for task in range(n_tasks):
+                total += squares[task]
+            factor = clip_factor(total, max_norm)
         while True:
             task = next_task(words, n_threads)
-            if task > n_fields:
+            if task >= n_tasks:
                 break
+            # Gradients that wait for their norm lie by task, others are the thread's own.
+            g = task if max_norm > 0.0 else thread
+            if max_norm <= 0.0:
+                _gradient_of(
+                    task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
+                    first_row, hyper, slots[thread], unique[g], places[thread], counts, gradient[g],
+                )  # fmt: skip
             if task == 0:
-                _numeric_task(
-                    first_of_batch, n_rows, numeric, delta, w, first, second, mean, scale,
-                    gradient[thread], np.float32(rate), hyper, optimizer, correct1, correct2,
-                    keep, threshold,
+                _update_numeric(
+                    n_scores, n_numeric, w, first, second, gradient[g], np.float32(rate), hyper,
+                    optimizer, correct1, correct2, max(1.0 - rate * hyper[H_L2], 0.0),
+                    rate * hyper[H_L1], factor,
                 )  # fmt: skip
             else:
-                _field_task(
-                    task - 1, first_of_batch, n_rows, codes, delta, w, first, second, first_row,
-                    n_dense_rows, stamps, before, after, slots[thread], unique[thread],
-                    places[thread], gradient[thread], gathered[thread], np.float32(rate), hyper,
-                    optimizer, correct1, correct2, keep, threshold,
+                update_field(
+                    first_row[task - 1], counts[task], n_scores, w, first, second, n_dense_rows,
+                    stamps, before, after, unique[g], gradient[g], gathered[thread],
+                    np.float32(row_rate), hyper, optimizer, correct1, correct2,
+                    max(1.0 - row_rate * hyper[H_L2], 0.0), row_rate * hyper[H_L1], factor,
                 )  # fmt: skip
         barrier(words, n_threads)
     if thread == 0:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import linear as kernels
+from streamtrain.kernels.linear_tables import table_size
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
@@ -39,6 +40,16 @@ class LinearLayout:
         return sum(self.cardinalities)
 
     @property
+    def n_dense(self) -> int:
+        """Parameters that are not in tables; they come first."""
+        return self.n_dense_rows * self.n_scores
+
+    @property
+    def n_tasks(self) -> int:
+        """Tasks of a step's update: the numeric rows, and each field."""
+        return 1 + len(self.cardinalities)
+
+    @property
     def n_parameters(self) -> int:
         """P."""
         return (self.n_dense_rows + self.n_table_rows) * self.n_scores
@@ -57,17 +68,28 @@ def layout_of(architecture: Architecture) -> LinearLayout:
     )
 
 
-def scratch_bytes(layout: LinearLayout, *, batch_size: int, n_threads: int) -> int:
-    """Return the bytes that `LinearModel` keeps for a batch size and a team."""
+def scratch_bytes(
+    layout: LinearLayout, *, batch_size: int, n_threads: int, clips_norm: bool = False
+) -> int:
+    """Return the bytes that `LinearModel` keeps for a batch size and a team.
+
+    Parameters
+    ----------
+    clips_norm : bool
+        Whether the norm of the gradient is bounded: the gradients of all
+        fields are then kept at once.
+    """
     per_thread = 4 * (
-        kernels.table_size(batch_size)
-        + 2 * batch_size
-        + max(batch_size, layout.n_dense_rows) * layout.n_scores
-        + 3 * batch_size * layout.n_scores
-        + layout.n_scores
+        table_size(batch_size) + batch_size + 3 * batch_size * layout.n_scores + layout.n_scores
     )
+    per_gradient = 4 * (batch_size + max(batch_size, layout.n_dense_rows) * layout.n_scores)
     tiles = batch_size // kernels.tile_rows(batch_size) + 1
-    return n_threads * per_thread + 4 * batch_size * layout.n_scores + 16 * tiles
+    return (
+        n_threads * per_thread
+        + (layout.n_tasks if clips_norm else n_threads) * per_gradient
+        + 4 * batch_size * layout.n_scores
+        + 16 * (tiles + layout.n_tasks)
+    )
 
 
 class LinearModel:
@@ -94,10 +116,17 @@ class LinearModel:
         self._scores = np.zeros((k, c), np.float32)
         self._delta = np.zeros((n, c), np.float32)
         self._tile_sums = np.zeros((n // self._n_tile + 1, 2))
-        self._slots = np.full((k, kernels.table_size(n) if n else 0), -1, np.int32)
-        self._unique = np.zeros((2, k, n), np.int32)
-        self._gradient = np.zeros((k, max(n, self.layout.n_dense_rows) * c), np.float32)
+        self._slots = np.full((k, table_size(n) if n else 0), -1, np.int32)
+        self._places = np.zeros((k, n), np.int32)
         self._gathered = np.zeros((k, 3, n * c), np.float32)
+        self._counts = np.zeros(self.layout.n_tasks, np.int64)
+        self._squares = np.zeros(self.layout.n_tasks)
+        self._keep_gradients(k)
+
+    def _keep_gradients(self, n: int) -> None:
+        c, size = self.layout.n_scores, self._batch_size
+        self._unique = np.zeros((n, size), np.int32)
+        self._gradient = np.zeros((n, max(size, self.layout.n_dense_rows) * c), np.float32)
 
     def initial_parameters(self, seed: int) -> Floats:
         """Return the parameters before the first step: zeros, whatever the seed."""
@@ -142,6 +171,8 @@ class LinearModel:
         """
         n_rows = len(target)
         n_batches = -(-n_rows // batch_size)
+        if rule.clips_norm and len(self._gradient) < self.layout.n_tasks:
+            self._keep_gradients(self.layout.n_tasks)
         taken = self._team.run(
             kernels.train_linear,
             numeric,
@@ -173,8 +204,10 @@ class LinearModel:
             self._delta,
             self._tile_sums,
             self._slots,
-            self._unique[0],
-            self._unique[1],
+            self._unique,
+            self._places,
+            self._counts,
+            self._squares,
             self._gradient,
             self._gathered,
             step_sums,

@@ -33,6 +33,7 @@ def compile_kernels() -> None:
         rule = make_rule(
             OptimizerSettings(l2=1e-9),
             n_parameters=model.layout.n_parameters,
+            n_dense=model.layout.n_dense,
             n_table_rows=model.layout.n_table_rows,
         )
         numeric, codes = np.zeros((1, 1), np.float32), np.zeros((1, 1), np.int32)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from streamtrain import memory
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import layout_of, scratch_bytes
+from streamtrain.optim.optimizers import rule_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
 from streamtrain.reader.windows import row_bytes
 from streamtrain.scoring import (
@@ -97,9 +98,12 @@ def plan_memory(
     block_rows = [block.n_rows for _, block in located]
     block_bytes = max(block.n_bytes for _, block in located)
     parameters = 4 * layout.n_parameters
-    state = parameters * settings.optimizer.n_slots
-    if settings.optimizer.shrinks:
-        state += 16 * layout.n_table_rows
+    state = rule_bytes(
+        settings.optimizer,
+        n_parameters=layout.n_parameters,
+        n_dense=layout.n_dense,
+        n_table_rows=layout.n_table_rows,
+    )
     copies = 1 if settings.optimizer.shrinks else 0  # settled, for validation
     best = parameters if settings.early_stop else 0
     # A checkpoint is serialised from copies of its arrays.
@@ -120,7 +124,10 @@ def plan_memory(
         "optimizer state": state,
         "checkpoint or model file": checkpoint,
         "activations": scratch_bytes(
-            layout, batch_size=settings.batch_size, n_threads=resources.n_threads
+            layout,
+            batch_size=settings.batch_size,
+            n_threads=resources.n_threads,
+            clips_norm=settings.optimizer.clip_norm > 0,
         ),
         "spill of one batch": settings.batch_size * per_row,
         "read buffers": resources.n_readers * block_bytes,

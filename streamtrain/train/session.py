@@ -100,7 +100,9 @@ def train(
     settings.check()
     resources.check()
     architecture = plan_architecture(dataset.schema, model=settings.model, loss=settings.loss)
-    settings = msgspec.structs.replace(settings, loss=architecture.loss)
+    settings = msgspec.structs.replace(
+        settings, loss=architecture.loss, optimizer=settings.optimizer.resolved()
+    )
     check_batch_size(settings.batch_size, dataset.n_rows("train"))
     if settings.early_stop and not dataset.manifest.n_rows("valid"):
         raise ConfigError(
@@ -318,5 +320,8 @@ def _rule(model: LinearModel, settings: TrainSettings) -> UpdateRule:
     return make_rule(
         settings.optimizer,
         n_parameters=model.layout.n_parameters,
+        n_dense=model.layout.n_dense,
         n_table_rows=model.layout.n_table_rows,
+        rate=settings.rate,
+        table_rate_factor=settings.table_rate_factor,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal
 
@@ -35,6 +36,9 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lr : float or None
         Highest learning rate; None takes the optimizer's default. Larger
         learns faster until it diverges.
+    embedding_lr : float or None
+        Highest rate of rows of categories; None takes `lr`. It follows the
+        same schedule.
     schedule : {"constant", "step", "cosine"}
     warmup_steps : int
         Steps in which the rate rises from 0.
@@ -65,6 +69,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss: str | None = None
     optimizer: OptimizerSettings = OptimizerSettings()
     lr: float | None = None
+    embedding_lr: float | None = None
     schedule: ScheduleName = "constant"
     warmup_steps: int = 0
     decay: float = 0.5
@@ -102,6 +107,10 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{getattr(self, name)} is over 2^63 - 1", where=option)
         self.optimizer.check()
         self.plan_schedule(1).check()
+        if not 0 < self.table_rate_factor < math.inf:
+            raise ConfigError(
+                f"the rate {self.embedding_lr} is not positive", where="--embedding-lr"
+            )
 
     def steps_per_epoch(self, n_rows: int) -> int:
         """Return the batches of an epoch of `n_rows` rows."""
@@ -113,12 +122,21 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         steps = self.epochs * self.steps_per_epoch(n_rows)
         return min(steps, self.max_steps) if self.max_steps else steps
 
+    @property
+    def rate(self) -> float:
+        """The highest rate: as asked, or the optimizer's default."""
+        return DEFAULT_RATES.get(self.optimizer.name, 0.0) if self.lr is None else self.lr
+
+    @property
+    def table_rate_factor(self) -> float:
+        """Rate of rows of categories over that of the other parameters."""
+        return 1.0 if self.embedding_lr is None else self.embedding_lr / self.rate
+
     def plan_schedule(self, total_steps: int) -> Schedule:
         """Return the schedule of the rate for a run of so many steps."""
-        rate = DEFAULT_RATES.get(self.optimizer.name, 0.0) if self.lr is None else self.lr
         return Schedule(
             name=self.schedule,
-            rate=rate,
+            rate=self.rate,
             total_steps=total_steps,
             warmup_steps=self.warmup_steps,
             decay=self.decay,

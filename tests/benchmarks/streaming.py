@@ -96,6 +96,7 @@ def main() -> None:
         rule = make_rule(
             OptimizerSettings(),
             n_parameters=model.layout.n_parameters,
+            n_dense=model.layout.n_dense,
             n_table_rows=model.layout.n_table_rows,
         )
         started = time.perf_counter()

@@ -87,7 +87,7 @@ from streamtrain.train.checkpoint import write_checkpoint
 from streamtrain.train.settings import TrainSettings
 from streamtrain.train.state import Progress, TrainState
 import numpy as np
-rule = make_rule(OptimizerSettings(), n_parameters=9, n_table_rows=3)
+rule = make_rule(OptimizerSettings(), n_parameters=9, n_dense=6, n_table_rows=3)
 state = TrainState(np.zeros(9, np.float32), rule, np.zeros(0, np.float32), Progress())
 for step in range(1, 5):
     state.progress.step = step

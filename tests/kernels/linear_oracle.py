@@ -10,6 +10,7 @@ from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
+from tests.kernels.updates_oracle import Oracle
 
 
 @dataclass
@@ -112,42 +113,27 @@ def batch_loss(problem, parameters, select):
     return sums[0] / len(y), (x.T @ delta).reshape(-1), sums, x
 
 
-def oracle_steps(problem, settings, batch_size, rates, *, step=0):
+def oracle_steps(problem, settings, batch_size, rates, *, step=0, table_factor=1.0):
     """Train in float64, shrinking every weight at every step; return (parameters, sums)."""
     a, r = problem.architecture, problem.rows
     w = problem.start.astype(np.float64).reshape(-1, a.n_scores)
-    m, v = np.zeros_like(w), np.zeros_like(w)
     n_dense = 1 + 2 * len(a.mean)
+    oracle = Oracle(settings, w.shape, n_dense=n_dense, alpha=max(rates), table_factor=table_factor)
     all_sums = []
     for s, rate in enumerate(rates):
         select = slice(s * batch_size, min((s + 1) * batch_size, len(r.target)))
         _, g, sums, x = batch_loss(problem, w.reshape(-1), select)
         all_sums.append(sums)
-        g = g.reshape(w.shape)
         # Rows of categories that are not in the batch wait, and their state with them.
         touched = (x != 0).any(axis=0)
         touched[:n_dense] = True
-        t = touched
-        if settings.name == "sgd":
-            w[t] -= rate * g[t]
-        elif settings.name == "momentum":
-            m[t] = settings.momentum * m[t] + g[t]
-            w[t] -= rate * m[t]
-        elif settings.name == "adagrad":
-            v[t] += g[t] ** 2
-            w[t] -= rate * g[t] / (np.sqrt(v[t]) + settings.epsilon)
-        else:
-            m[t] = settings.beta1 * m[t] + (1 - settings.beta1) * g[t]
-            v[t] = settings.beta2 * v[t] + (1 - settings.beta2) * g[t] ** 2
-            m_hat = m[t] / (1 - settings.beta1 ** (step + s + 1))
-            v_hat = v[t] / (1 - settings.beta2 ** (step + s + 1))
-            w[t] -= rate * m_hat / (np.sqrt(v_hat) + settings.epsilon)
-        shrunk = np.abs(w[1:]) * max(1 - rate * settings.l2, 0) - rate * settings.l1
-        w[1:] = np.sign(w[1:]) * np.maximum(shrunk, 0)
+        oracle.step(w, g.reshape(w.shape), rate, step + s + 1, touched)
     return w.reshape(-1), np.array(all_sums)
 
 
-def kernel_steps(problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None):
+def kernel_steps(
+    problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None, table_factor=1.0
+):
     """Train with the kernels; return (settled parameters, sums, steps taken, rule)."""
     r = problem.rows
     with Team(n_threads) as team:
@@ -155,7 +141,10 @@ def kernel_steps(problem, settings, batch_size, rates, *, step=0, n_threads=1, c
         rule = make_rule(
             settings,
             n_parameters=model.layout.n_parameters,
+            n_dense=model.layout.n_dense,
             n_table_rows=model.layout.n_table_rows,
+            rate=max(rates),
+            table_rate_factor=table_factor,
         )
         w = problem.start.copy()
         sums = np.zeros((len(rates), 2))
@@ -180,6 +169,6 @@ def kernel_steps(problem, settings, batch_size, rates, *, step=0, n_threads=1, c
         return model.settled(w, rule), sums, taken, rule
 
 
-def settings_of(name, l1=0.0, l2=0.0):
+def settings_of(name, l1=0.0, l2=0.0, **others):
     # A larger epsilon keeps g / (sqrt(v) + epsilon) smooth where g is close to 0.
-    return OptimizerSettings(name=name, epsilon=1e-3, l1=l1, l2=l2)
+    return OptimizerSettings(name=name, epsilon=1e-3, l1=l1, l2=l2, **others)

@@ -135,7 +135,7 @@ def test_a_checkpoint_beyond_nine_digits_of_steps_is_the_newest(tmp_path):
 
 
 def made_state():
-    rule = make_rule(OptimizerSettings(l2=0.1), n_parameters=9, n_table_rows=3)
+    rule = make_rule(OptimizerSettings(l2=0.1), n_parameters=9, n_dense=6, n_table_rows=3)
     return TrainState(np.zeros(9, np.float32), rule, np.zeros(9, np.float32), Progress(step=1))
 
 
