@@ -98,6 +98,10 @@ def judge(
             for i in np.flatnonzero(values < 0):
                 reasons.setdefault(int(i), f"{names[c]}: negative")
         stored[c].view(np.float32)[:] = values
+        if names[c] == columns.exposure:
+            # A mean of exposure 0 says nothing of the rate, and its log is no number.
+            for i in np.flatnonzero((stored[c].view(np.float32) == 0) & (usable != 0)):
+                reasons.setdefault(int(i), f"{names[c]}: zero")
         if c == target:
             span = _span(values[usable != 0], stored[c].view(np.float32)[usable != 0])
     if columns.target_is_text:

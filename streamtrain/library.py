@@ -15,9 +15,11 @@ import streamtrain
 from streamtrain import memory as budget
 from streamtrain.config import nearest, parse_interval, parse_size
 from streamtrain.errors import ConfigError, DivergedError
+from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
-from streamtrain.model.architecture import Architecture, predictions
+from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, check_batch_size, choose_window_blocks
@@ -243,7 +245,7 @@ class Trainer:
     cardinalities : sequence of int
         Codes of each of the F categorical fields.
     loss : str
-        "squared", "logistic", "softmax" or "hinge".
+        One of `streamtrain.kernels.losses.LOSSES`.
     n_classes : int
         Of softmax.
     optimizer : str
@@ -252,11 +254,12 @@ class Trainer:
     threads : int
         0 takes every core this process may use. Never changes a result.
     **optimizer_settings
-        momentum, beta1, beta2, epsilon, l1, l2.
+        momentum, beta1, beta2, epsilon, l1, l2; and those of the loss: quantile,
+        huber_delta, tweedie_power, label_smoothing.
 
     Notes
     -----
-    Numeric columns are taken as they are: standardise them.
+    Numeric columns and targets are taken as they are: standardise them.
     """
 
     def __init__(
@@ -278,8 +281,9 @@ class Trainer:
         settings.check()
         if model != "linear":
             raise ConfigError(f"no model {model!r}", where="model", remedy="use 'linear'")
-        if loss not in {"squared", "logistic", "softmax", "hinge"}:
-            raise ConfigError(f"no loss {loss!r}", where="loss")
+        if loss not in LOSSES:
+            raise ConfigError(f"no loss {loss!r}{nearest(loss, LOSSES)}", where="loss")
+        settings.loss_settings.check_use(loss)
         self._architecture = Architecture(
             model="linear",
             loss=loss,  # type: ignore[arg-type]
@@ -287,6 +291,10 @@ class Trainer:
             mean=(0.0,) * n_numeric,
             scale=(1.0,) * n_numeric,
             cardinalities=tuple(int(c) for c in cardinalities),
+            quantile=settings.quantile,
+            huber_delta=settings.huber_delta,
+            tweedie_power=settings.tweedie_power,
+            label_smoothing=settings.label_smoothing,
         )
         self._rate = settings.plan_schedule(1).rate
         self._team = Team(threads or len(os.sched_getaffinity(0)))
@@ -311,6 +319,7 @@ class Trainer:
         *,
         batch_size: int,
         weight: npt.NDArray[np.float32] | None = None,
+        exposure: npt.NDArray[np.float32] | None = None,
     ) -> float:
         """Take one step on each of the consecutive batches of some rows, in their order.
 
@@ -323,6 +332,8 @@ class Trainer:
             Class index, or the value.
         batch_size : int
         weight : (n,) float32 or None
+        exposure : (n,) float32 or None
+            Positive; the mean of poisson, gamma and tweedie is multiplied by it.
 
         Returns
         -------
@@ -337,11 +348,9 @@ class Trainer:
             If a loss is not finite.
         """
         numeric, codes, target = self._checked(numeric, codes, target)
-        weights = (
-            np.empty(0, np.float32) if weight is None else np.ascontiguousarray(weight, np.float32)
-        )
-        if len(weights) not in {0, len(target)}:
-            raise ConfigError(f"{len(weights)} weights for {len(target)} rows", where="fit_rows")
+        weights = self._optional(weight, len(target), "weights")
+        exposures = self._optional(exposure, len(target), "exposures")
+        require_domain(self._architecture.loss, target, exposures, where="fit_rows")
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} rows is not possible", where="fit_rows")
         size = min(batch_size, len(target))
@@ -359,6 +368,7 @@ class Trainer:
             codes=codes,
             target=target,
             weight=weights,
+            exposure=exposures,
             batch_size=size,
             step=self.steps,
             rates=np.full(n_batches, self._rate),
@@ -372,7 +382,11 @@ class Trainer:
         return float(sums[:, 0].sum() / sums[:, 1].sum())
 
     def predict(
-        self, numeric: npt.NDArray[np.float32], codes: npt.NDArray[np.int32]
+        self,
+        numeric: npt.NDArray[np.float32],
+        codes: npt.NDArray[np.int32],
+        *,
+        exposure: npt.NDArray[np.float32] | None = None,
     ) -> npt.NDArray[np.float64]:
         """Return predictions for rows, as `streamtrain.predict.Model.predict` does.
 
@@ -380,10 +394,22 @@ class Trainer:
         ----------
         numeric : (n, D) float32
         codes : (n, F) int32
+        exposure : (n,) float32 or None
         """
         numeric, codes, _ = self._checked(numeric, codes, np.zeros(len(numeric), np.float32))
+        exposures = self._optional(exposure, len(numeric), "exposures")
         parameters = self._model.settled(self.parameters, self._rule)
-        return predictions(self._architecture, self._model.scores(parameters, numeric, codes))
+        scores = self._model.scores(parameters, numeric, codes)
+        return predictions(self._architecture, scores, exposures)
+
+    @staticmethod
+    def _optional(values: Any, n_rows: int, name: str) -> npt.NDArray[np.float32]:
+        if values is None:
+            return np.empty(0, np.float32)
+        found = np.ascontiguousarray(values, np.float32)
+        if len(found) != n_rows:
+            raise ConfigError(f"{len(found)} {name} for {n_rows} rows", where="fit_rows")
+        return found
 
     def _checked(self, numeric: Any, codes: Any, target: Any) -> tuple[Any, Any, Any]:
         numeric = np.ascontiguousarray(numeric, np.float32)
@@ -399,6 +425,9 @@ class Trainer:
         if codes.size and (codes.min() < 0 or (codes.max(axis=0) >= np.array(cardinalities)).any()):
             raise ConfigError("a code is outside of its field's cardinality", where="codes")
         n_classes = self._architecture.n_scores if self._architecture.loss == "softmax" else 2
-        if self._architecture.loss != "squared" and not np.isin(target, np.arange(n_classes)).all():
+        if (
+            self._architecture.loss in CLASS_LOSSES
+            and not np.isin(target, np.arange(n_classes)).all()
+        ):
             raise ConfigError(f"targets are not 0 to {n_classes - 1}", where="target")
         return numeric, codes, target

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import SchemaError
 from streamtrain.kernels.team import Team
 from streamtrain.memory import default_budget
-from streamtrain.model.architecture import predictions
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.losses import CLASS_LOSSES, in_domain, predictions
 from streamtrain.model_file import ModelFile, load_model_file
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
@@ -58,14 +59,19 @@ class Model:
     @property
     def classes(self) -> tuple[str, ...]:
         """The target's classes as text; empty for a regression."""
-        return () if self.architecture.loss == "squared" else self.schema.target.classes
+        return self.schema.target.classes if self.architecture.loss in CLASS_LOSSES else ()
 
     @property
     def encoder(self) -> Encoder:
         """The encoders of raw rows, made at first use."""
         if self._encoder is None:
+            schema = self.schema
+            if not self.classes:
+                # To a regression on few distinct numbers any other number is a target too.
+                target = msgspec.structs.replace(schema.target, classes=(), values=())
+                schema = msgspec.structs.replace(schema, target=target)
             self._encoder = Encoder(
-                self.schema,
+                schema,
                 {
                     column.name: vocabulary
                     for column, vocabulary in zip(
@@ -91,17 +97,42 @@ class Model:
 
         Returns
         -------
-        (n,) float64 values (squared), probabilities of the positive class
+        (n,) float64 values or means, probabilities of the positive class
         (logistic) or margins (hinge); (n, C) probabilities (softmax), classes in
-        the order of `classes`.
+        the order of `classes`. Means are multiplied by the exposure where the
+        data have it, and are those of exposure 1 where they do not; NaN where an
+        exposure is missing or not positive.
 
         Raises
         ------
         SchemaError
             If a feature column is missing or cannot be read as its kind.
         """
-        rows = self.encoder.encode(as_record_batch(data, self.schema))
-        return predictions(self.architecture, self.scores(rows))
+        return self._predictions(self.encoder.encode(as_record_batch(data, self.schema)))
+
+    def _predictions(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
+        values = predictions(self.architecture, self.scores(rows), self._exposure(rows))
+        lacking = self.lacks_exposure(rows)
+        if lacking.any():
+            values[lacking] = np.nan
+        return values
+
+    def _exposure(self, rows: EncodedRows) -> Floats | None:
+        """Return the exposures that the model multiplies means by, 1 where one is no good."""
+        if rows.exposure is None or self.schema.exposure is None:
+            return None
+        return np.where(self.lacks_exposure(rows), np.float32(1), rows.exposure)
+
+    def lacks_exposure(self, rows: EncodedRows) -> npt.NDArray[np.bool_]:
+        """Return which rows have an exposure that is missing or not positive, (n,) bool.
+
+        None has where the model or the source knows no exposures.
+        """
+        if rows.exposure is None or self.schema.exposure is None:
+            return np.zeros(len(rows.numeric), np.bool_)
+        # Written so that NaN lacks it.
+        good: npt.NDArray[np.bool_] = (rows.exposure > 0) & np.isfinite(rows.exposure)
+        return ~good
 
     def prediction_names(self) -> list[str]:
         """Return the columns of `prediction_columns`."""
@@ -116,12 +147,12 @@ class Model:
         Returns
         -------
         list of (n,) arrays
-            The value (squared), or the likelier class as text and then the
+            The value, or the likelier class as text and then the
             probability of the positive class (logistic), its margin (hinge), or
             the probability of every class (softmax).
         """
-        values = predictions(self.architecture, self.scores(rows))
-        if self.architecture.loss == "squared":
+        values = self._predictions(rows)
+        if not self.classes:
             return [values]
         names = np.array(self.classes)
         if self.architecture.loss == "softmax":
@@ -172,13 +203,15 @@ class Model:
     def evaluate_rows(self, pieces: Iterator[EncodedRows]) -> dict[str, Any]:
         """Return rows, loss and metrics on encoded raw rows that have a target.
 
-        Rows whose target is missing or none of the classes are left out and
-        counted in `rows_without_target`; then those whose weight is missing or
-        negative, which ingest would reject, in `rows_without_weight`.
+        Rows whose target is missing, none of the classes or outside of the loss's
+        domain are left out and counted in `rows_without_target`; then those that
+        ingest would reject, whose weight is missing or negative in
+        `rows_without_weight`, whose exposure is missing or not positive in
+        `rows_without_exposure`.
         """
         n_classes = len(self.schema.target.classes)
         evaluation = Evaluation(self.architecture, n_classes=n_classes)
-        n_without = n_weightless = 0
+        n_without = n_weightless = n_unexposed = 0
         for rows in pieces:
             if rows.target is None:
                 raise SchemaError(
@@ -186,16 +219,29 @@ class Model:
                     where=self.schema.target.name,
                     remedy="use `streamtrain predict` for rows without a target",
                 )
+            if rows.exposure is None and self.schema.exposure is not None:
+                raise SchemaError(
+                    "the source has no such column, and the model was trained with exposures",
+                    where=f"column {self.schema.exposure!r}",
+                    remedy="add it; a column of ones measures the model at exposure 1",
+                )
             target = self._target(rows.target)
-            known = np.isfinite(target) & (target >= 0 if self.classes else True)
+            known = np.isfinite(target) & in_domain(self.architecture.loss, target)
             n_without += int((~known).sum())
-            weight = np.empty(0, np.float32)
             if rows.weight is not None:
                 weighed = np.isfinite(rows.weight) & (rows.weight >= 0)
                 n_weightless += int((known & ~weighed).sum())
                 known &= weighed
-                weight = rows.weight[known]
-            evaluation.update(self.scores(rows)[known], target[known], weight)
+            lacking = self.lacks_exposure(rows)
+            n_unexposed += int((known & lacking).sum())
+            known &= ~lacking
+            exposure = self._exposure(rows)
+            evaluation.update(
+                self.scores(rows)[known],
+                target[known],
+                np.empty(0, np.float32) if rows.weight is None else rows.weight[known],
+                None if exposure is None else exposure[known],
+            )
         result = evaluation.result()
         if not result["rows"]:
             raise SchemaError(
@@ -206,6 +252,7 @@ class Model:
             **result,
             "rows_without_target": n_without,
             "rows_without_weight": n_weightless,
+            "rows_without_exposure": n_unexposed,
         }
 
     def dataset_rows(
@@ -236,7 +283,8 @@ class Model:
         with EpochReader(dataset, split, order, batch_size=size) as reader:
             for segment in reader.epoch(Cursor()):
                 rows = segment.rows
-                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, None)
+                exposure = rows.exposure if len(rows.exposure) else None
+                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, exposure)
 
     def _target(self, target: Floats) -> Floats:
         """Return class indices (-1 where there is none), or the values of a regression."""
@@ -257,6 +305,12 @@ class Model:
                 "its columns or categories are not those the model was trained on",
                 where=str(dataset.path),
                 remedy="give the raw files instead: the model encodes them itself",
+            )
+        if (dataset.schema.exposure is None) != (self.schema.exposure is None):
+            raise SchemaError(
+                "it has exposures and the training data had none, or the other way round",
+                where=str(dataset.path),
+                remedy="ingest it with the same --exposure",
             )
         if dataset.schema.target.values != self.schema.target.values and self.classes:
             raise SchemaError(

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from streamtrain import memory
 from streamtrain.errors import StoppedError
-from streamtrain.model.architecture import class_values
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.losses import class_values
 from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
@@ -75,7 +75,7 @@ def evaluate_split(
                     raise StoppedError("stopped during an evaluation")
                 rows = segment.rows.slice(k * segment.batch_size, (k + 1) * segment.batch_size)
                 scores = model.scores(parameters, rows.numeric, rows.codes)
-                evaluation.update(scores, rows.target, rows.weight)
+                evaluation.update(scores, rows.target, rows.weight, rows.exposure)
     return evaluation.result()
 
 

@@ -91,7 +91,9 @@ def _summary(report: IngestReport, out: Path) -> str:
 @click.option("--split-by", metavar="COLUMN", help="Rows equal in this column stay in one split.")
 @click.option("--weight", metavar="COLUMN", help="Column of row weights; negative is rejected.")
 @click.option(
-    "--exposure", metavar="COLUMN", help="Column of exposures: kept, no loss uses it yet."
+    "--exposure",
+    metavar="COLUMN",
+    help="Column of exposures, above 0: they multiply the mean of poisson, gamma and tweedie.",
 )
 @click.option(
     "--numeric",

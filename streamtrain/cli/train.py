@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from streamtrain.cli.losses import LOSS_OPTIONS, loss_options
 from streamtrain.cli.output import duration, echo_json, figure, metrics_text
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
@@ -74,8 +75,10 @@ def stop_on_signals() -> Iterator[StopFlag]:
     "--loss",
     metavar="NAME",
     show_default="by the target",
-    help="Loss: squared, logistic, softmax or hinge.",
+    help="Loss: squared, absolute, huber or quantile; logistic, hinge or softmax; "
+    "poisson, gamma or tweedie.",
 )
+@loss_options
 @click.option(
     "--optimizer",
     default="adagrad",
@@ -233,6 +236,7 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
     settings = TrainSettings(
         model=options["model"],
         loss=options["loss"],
+        **{name: options[name] for name in LOSS_OPTIONS},
         optimizer=OptimizerSettings(
             name=options["optimizer"],
             momentum=options["momentum"],

@@ -25,7 +25,7 @@ import numpy as np
 from streamtrain.kernels._jit import fast_kernel, inline
 from streamtrain.kernels.clipping import clip_factor, clip_values, scale_gradient, sum_of_squares
 from streamtrain.kernels.linear_tables import field_gradient, update_field
-from streamtrain.kernels.losses import loss_and_delta
+from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
 from streamtrain.kernels.team import barrier, next_task
 from streamtrain.kernels.updates import (
     H_CLIP_NORM,
@@ -100,27 +100,31 @@ def _score_row(numeric, codes, i, w, mean, scale, first_row, stamps, now, scores
 
 @inline
 def _rows_phase(
-    tile, n_tile, start, n_rows, numeric, codes, target, weight, w, mean, scale, first_row,
-    stamps, now, loss, target_mean, target_scale, weight_scale, scores, delta, tile_sums,
+    tile, n_tile, start, n_rows, numeric, codes, target, weight, exposure, w, mean, scale,
+    first_row, stamps, now, loss, shape, class_weights, target_mean, target_scale, weight_scale,
+    scores, delta, tile_sums, progressive,
 ):  # fmt: skip
     """Score the rows of one tile; write their delta, and the tile's sums of loss and weight."""
     begin = tile * n_tile
     end = min(begin + n_tile, n_rows)
     loss_sum = 0.0
     weight_sum = 0.0
-    weighted = weight.shape[0] > 0
+    keep_scores = progressive.shape[0] > 0
     per_row = np.float32(1.0 / n_rows)
     for i in range(begin, end):
         row = start + i
         _score_row(numeric, codes, row, w, mean, scale, first_row, stamps, now, scores)
         y = (target[row] - target_mean) * target_scale
-        row_loss = loss_and_delta(loss, scores, y, delta[i])
-        row_weight = weight[row] * weight_scale if weighted else np.float32(1.0)
-        loss_sum += np.float64(row_weight) * row_loss
-        weight_sum += np.float64(row_weight)
-        factor = row_weight * per_row
+        row_loss = loss_and_delta(loss, scores, y, log_exposure(exposure, row), shape, delta[i])
+        counts = row_weight(weight, class_weights, row, target[row], weight_scale)
+        loss_sum += np.float64(counts) * row_loss
+        weight_sum += np.float64(counts)
+        factor = counts * per_row
         for c in range(scores.shape[0]):
             delta[i, c] *= factor
+        if keep_scores:
+            for c in range(scores.shape[0]):
+                progressive[row, c] = scores[c]
     tile_sums[tile, 0] = loss_sum
     tile_sums[tile, 1] = weight_sum
 
@@ -198,10 +202,11 @@ def _gradient_of(
 
 @fast_kernel
 def train_linear(
-    thread, n_threads, words, numeric, codes, target, weight, start, batch_size, last_rows,
-    n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row, loss, optimizer, rates,
-    hyper, step, target_mean, target_scale, weight_scale, n_tile, scores, delta, tile_sums, slots,
-    unique, places, counts, squares, gradient, gathered, step_sums,
+    thread, n_threads, words, numeric, codes, target, weight, exposure, start, batch_size,
+    last_rows, n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row, loss, shape,
+    class_weights, optimizer, rates, hyper, step, target_mean, target_scale, weight_scale, n_tile,
+    scores, delta, tile_sums, slots, unique, places, counts, squares, gradient, gathered,
+    step_sums, progressive,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
 
@@ -217,6 +222,8 @@ def train_linear(
     target : (N,) float32, read
         Class index for logistic, hinge and softmax.
     weight : (N,) float32 or empty, read
+    exposure : (N,) float32 or empty, read
+        Positive; the mean of a log link is multiplied by it.
     start : int
         Row of the first batch; batch s has rows start + s B to start + (s + 1) B.
     batch_size : int
@@ -233,8 +240,14 @@ def train_linear(
         (L, Q) after the last step (`advance_shrinkage`).
     mean, scale : (D,) float32, read
     first_row : (F,) int64, read
-    loss, optimizer : int
-        Numbers in LOSSES and OPTIMIZERS.
+    loss : int
+        Number in LOSSES.
+    shape : (N_SHAPE,) float32, read
+        Settings of the loss.
+    class_weights : (C,) float32 or empty, read
+        Multiplied into the weights of rows, by the class of their target.
+    optimizer : int
+        Number in OPTIMIZERS.
     rates : (n_steps,) float64, read
     hyper : (N_HYPER,) float64, read
     step : int
@@ -258,6 +271,8 @@ def train_linear(
     gathered : (n_threads, 3, B C) float32, scratch
     step_sums : (n_steps, 2) float64, overwritten
         Weighted sum of losses, and sum of weights, of each batch before its update.
+    progressive : (N, C) float32 or (0, C), overwritten
+        Scores of each row before the update by its own batch, if kept.
     """
     n_scores = delta.shape[1]
     n_numeric = mean.shape[0]
@@ -283,9 +298,9 @@ def train_linear(
             if tile >= n_tiles:
                 break
             _rows_phase(
-                tile, n_tile, first_of_batch, n_rows, numeric, codes, target, weight, w, mean,
-                scale, first_row, stamps, before, loss, target_mean, target_scale, weight_scale,
-                scores[thread], delta, tile_sums,
+                tile, n_tile, first_of_batch, n_rows, numeric, codes, target, weight, exposure, w,
+                mean, scale, first_row, stamps, before, loss, shape, class_weights, target_mean,
+                target_scale, weight_scale, scores[thread], delta, tile_sums, progressive,
             )  # fmt: skip
         barrier(words, n_threads)
         # Every thread adds the tiles in the same order and so decides alike.

@@ -1,8 +1,7 @@
-"""A model as data: what it takes, what it scores, and how scores become predictions."""
+"""A model as data: what it takes and what it scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -10,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import ConfigError
+from streamtrain.kernels import losses as kernels
 from streamtrain.kernels.losses import LOSSES
+from streamtrain.model.losses import (
+    STANDARDISED,
+    LossName,
+    LossSettings,
+    balanced_weights,
+    choose_loss,
+    initial_scores,
+)
 from streamtrain.model.network import Network
 from streamtrain.store.schema import Schema
 
 ModelName = Literal["linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom"]
-LossName = Literal["squared", "logistic", "softmax", "hinge"]
 MODELS = ("linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom")
 
 
@@ -25,7 +32,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Parameters
     ----------
     model : {"linear"}
-    loss : {"squared", "logistic", "softmax", "hinge"}
+    loss : str
+        One of LOSSES.
     n_scores : int
         C: classes for softmax, otherwise 1.
     mean, scale : tuple of float, length D
@@ -33,9 +41,15 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cardinalities : tuple of int, length F
         Codes of each categorical field.
     target_mean, target_scale : float
-        A target y is learnt as (y - mean) scale; 0 and 1 for classes.
+        A target y is learnt as (y - mean) scale; 0 and 1 for classes and log links.
     weight_scale : float
         Row weights are multiplied by it, so that their mean is 1.
+    initial_scores : tuple of float, length C or 0
+        Biases before the first step; zeros where it is empty.
+    class_weights : tuple of float, length C or 0
+        Multiplied into the weights of training rows, by class.
+    quantile, huber_delta, tweedie_power, label_smoothing : float
+        Settings of the loss, `LossSettings`; the target's own units.
     """
 
     model: ModelName
@@ -47,6 +61,12 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target_mean: float = 0.0
     target_scale: float = 1.0
     weight_scale: float = 1.0
+    initial_scores: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    quantile: float = 0.5
+    huber_delta: float = 1.0
+    tweedie_power: float = 1.5
+    label_smoothing: float = 0.0
     network: Network | None = None
 
     @property
@@ -54,140 +74,77 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The number that kernels take."""
         return LOSSES.index(self.loss)
 
+    @property
+    def loss_unit(self) -> float:
+        """What kernels' losses are divided by to be in the target's own units."""
+        power = {"squared": 2, "huber": 2, "absolute": 1, "quantile": 1}.get(self.loss, 0)
+        return self.target_scale**power
 
-def guess_loss(task: str) -> LossName:
-    """Return the loss of a task where none was asked for."""
-    losses: dict[str, LossName] = {
-        "binary": "logistic",
-        "classes": "softmax",
-        "regression": "squared",
-    }
-    return losses[task]
+    def loss_shape(self) -> npt.NDArray[np.float32]:
+        """Return the settings that kernels take, (N_SHAPE,) float32, in learnt units."""
+        shape = np.zeros(kernels.N_SHAPE, np.float32)
+        shape[kernels.S_HUBER_DELTA] = self.huber_delta * self.target_scale
+        shape[kernels.S_QUANTILE] = self.quantile
+        shape[kernels.S_POWER] = self.tweedie_power
+        shape[kernels.S_SMOOTHING] = self.label_smoothing
+        return shape
 
 
-def plan_architecture(schema: Schema, *, model: str, loss: str | None) -> Architecture:
+def plan_architecture(
+    schema: Schema,
+    *,
+    model: str,
+    loss: str | None,
+    loss_settings: LossSettings = LossSettings(),  # noqa: B008 (frozen)
+) -> Architecture:
     """Return the architecture for a dataset.
+
+    Parameters
+    ----------
+    schema : Schema
+    model : str
+    loss : str or None
+        None takes the one that fits the target.
+    loss_settings : LossSettings
 
     Raises
     ------
     ConfigError
-        If the model or loss is unknown, or the loss does not fit the target.
+        If the model or loss is unknown, or the loss does not fit the target, the
+        exposures or its settings.
     """
     if model not in MODELS:
         raise ConfigError(
             f"no model {model!r}", where="--model", remedy=f"choose one of {', '.join(MODELS)}"
         )
     target = schema.target
-    name = loss or guess_loss(target.task)
-    if name not in LOSSES:
-        raise ConfigError(
-            f"no loss {name!r}", where="--loss", remedy=f"choose one of {', '.join(LOSSES)}"
-        )
-    n_classes = len(target.classes)
-    where, column = "--loss", f"the target {target.name!r}"
-    if name in {"logistic", "hinge"} and n_classes != 2:
-        found = f"{n_classes} classes" if n_classes else "many values"
-        remedy = "use --loss softmax" if n_classes else "use --loss squared"
-        raise ConfigError(
-            f"{name} needs a target of two values, {column} has {found}", where=where, remedy=remedy
-        )
-    if name == "softmax" and n_classes < 3:
-        found = "2 classes" if n_classes else "many values"
-        remedy = "use --loss logistic" if n_classes else "use --loss squared"
-        raise ConfigError(
-            f"softmax needs a target of three classes or more, {column} has {found}",
-            where=where,
-            remedy=remedy,
-        )
-    if name == "squared" and target.is_text:
-        remedy = "use --loss logistic" if n_classes == 2 else "use --loss softmax"
-        raise ConfigError(
-            f"squared needs a numeric target, {column} is text", where=where, remedy=remedy
-        )
+    name = choose_loss(schema, loss, loss_settings)
+    n_scores = len(target.classes) if name == "softmax" else 1
     statistics = [c.statistics for c in schema.numeric]
     weight = schema.weight_statistics
-    if name == "squared":
-        spread = target.statistics.std
-        target_mean, target_scale = target.statistics.mean, _inverse(spread, 1.0)
-    else:
-        target_mean, target_scale = 0.0, 1.0
+    target_mean, target_scale = 0.0, 1.0
+    if name in STANDARDISED:
+        target_mean, target_scale = target.statistics.mean, _inverse(target.statistics.std, 1.0)
+    balanced = loss_settings.class_weights == "balanced"
     return Architecture(
         model="linear",
-        loss=name,  # type: ignore[arg-type]
-        n_scores=n_classes if name == "softmax" else 1,
+        loss=name,
+        n_scores=n_scores,
         mean=tuple(s.mean if s else 0.0 for s in statistics),
         scale=tuple(_inverse(s.std, 0.0) if s else 0.0 for s in statistics),
         cardinalities=tuple(c.cardinality for c in schema.categorical),
         target_mean=target_mean,
         target_scale=target_scale,
         weight_scale=_inverse(weight.mean, 1.0) if weight else 1.0,
+        initial_scores=initial_scores(schema, name, n_scores),
+        class_weights=balanced_weights(target.counts) if balanced else (),
+        quantile=loss_settings.quantile,
+        huber_delta=loss_settings.huber_delta,
+        tweedie_power=loss_settings.tweedie_power,
+        label_smoothing=loss_settings.label_smoothing,
     )
 
 
 def _inverse(spread: float, otherwise: float) -> float:
     # Kernels take it as float32, where the inverse of a smaller number is infinite.
     return 1.0 / spread if spread >= float(np.finfo(np.float32).tiny) else otherwise
-
-
-def class_values(schema: Schema, loss: str) -> npt.NDArray[np.float32]:
-    """Return what shards hold for each class, (C,) float32; empty for a regression."""
-    values: Sequence[float] = () if loss == "squared" else schema.target.values
-    return np.array(values, np.float32)
-
-
-def predictions(
-    architecture: Architecture, scores: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return what a model says of rows, from their scores.
-
-    Parameters
-    ----------
-    scores : (n, C) float32
-
-    Returns
-    -------
-    (n,) values (squared), probabilities of the positive class (logistic) or
-    margins (hinge); (n, C) probabilities (softmax). float64.
-    """
-    wide = scores.astype(np.float64)
-    if architecture.loss == "softmax":
-        wide -= wide.max(axis=1, keepdims=True)
-        np.exp(wide, out=wide)
-        wide /= wide.sum(axis=1, keepdims=True)
-        return wide
-    flat = wide[:, 0]
-    if architecture.loss == "squared":
-        return flat / architecture.target_scale + architecture.target_mean
-    if architecture.loss == "logistic":
-        small = np.exp(-np.abs(flat))
-        result: npt.NDArray[np.float64] = np.where(flat >= 0, 1.0, small) / (1.0 + small)
-        return result
-    return flat
-
-
-def row_losses(
-    architecture: Architecture, scores: npt.NDArray[np.float32], target: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Return the loss of each row, (n,) float64, in the target's own units.
-
-    Parameters
-    ----------
-    scores : (n, C) float32
-    target : (n,) float32
-        The value (squared) or class index.
-    """
-    wide = scores.astype(np.float64)
-    if architecture.loss == "softmax":
-        top = wide.max(axis=1)
-        total = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
-        result: npt.NDArray[np.float64] = total - wide[np.arange(len(wide)), target.astype(np.intp)]
-        return result
-    if architecture.loss == "squared":
-        error = predictions(architecture, scores) - target.astype(np.float64)
-        return error * error
-    margin = (2.0 * target.astype(np.float64) - 1.0) * wide[:, 0]
-    if architecture.loss == "hinge":
-        losses: npt.NDArray[np.float64] = np.maximum(1.0 - margin, 0.0)
-    else:
-        losses = np.logaddexp(0.0, -margin)
-    return losses

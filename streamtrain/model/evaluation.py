@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import DivergedError
-from streamtrain.model.architecture import Architecture, predictions, row_losses
+from streamtrain.model.architecture import Architecture
+from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain, row_losses
 from streamtrain.model.metrics import MetricSet
 
 Floats = npt.NDArray[np.float32]
@@ -31,7 +32,9 @@ class Evaluation:
         self._loss_sum = 0.0
         self._weight_sum = 0.0
         loss = architecture.loss
-        task = {"softmax": "classes", "squared": "regression"}.get(loss, "binary")
+        task = "classes" if loss == "softmax" else "binary"
+        if loss not in CLASS_LOSSES:
+            task = "regression"
         self._metrics = MetricSet(
             task,  # type: ignore[arg-type]
             n_classes=max(n_classes, 2),
@@ -39,7 +42,9 @@ class Evaluation:
             auc_rows=auc_rows,
         )
 
-    def update(self, scores: Floats, target: Floats, weight: Floats) -> None:
+    def update(
+        self, scores: Floats, target: Floats, weight: Floats, exposure: Floats | None = None
+    ) -> None:
         """Add rows.
 
         Parameters
@@ -48,20 +53,27 @@ class Evaluation:
         target : (n,) float32
             The value, or the class index.
         weight : (n,) float32 or (0,)
+        exposure : (n,) float32, (0,) or None
+            Log links alone look at it.
 
         Raises
         ------
         DivergedError
-            If a score is not finite.
+            If a score or a prediction is not finite.
+        SchemaError
+            If the loss is not defined for a target or an exposure.
         """
         if not np.isfinite(scores).all():
             raise DivergedError("a score is not finite", where="evaluation")
-        losses = row_losses(self._architecture, scores, target)
+        require_domain(self._architecture.loss, target, exposure, where="evaluation")
+        losses = row_losses(self._architecture, scores, target, exposure)
         weights = weight.astype(np.float64) if len(weight) else None
         self._loss_sum += float(losses.sum() if weights is None else losses @ weights)
         self._weight_sum += float(len(losses) if weights is None else weights.sum())
         self._metrics.update(
-            predictions(self._architecture, scores), target, weight if len(weight) else None
+            predictions(self._architecture, scores, exposure),
+            target,
+            weight if len(weight) else None,
         )
 
     def result(self) -> dict[str, float | int | None]:

@@ -15,6 +15,7 @@ from streamtrain.model.architecture import Architecture
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
+_NOTHING: Floats = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,8 @@ class LinearModel:
         self._mean = np.array(architecture.mean, np.float32)
         self._scale = np.array(architecture.scale, np.float32)
         self._first_row = self.layout.first_row()
+        self._loss_shape = architecture.loss_shape()
+        self._class_weights = np.array(architecture.class_weights, np.float32)
         n, k, c = batch_size, team.n_threads, self.layout.n_scores
         self._n_tile = kernels.tile_rows(n)
         self._scores = np.zeros((k, c), np.float32)
@@ -129,9 +132,16 @@ class LinearModel:
         self._gradient = np.zeros((n, max(size, self.layout.n_dense_rows) * c), np.float32)
 
     def initial_parameters(self, seed: int) -> Floats:
-        """Return the parameters before the first step: zeros, whatever the seed."""
+        """Return the parameters before the first step: zeros but for the bias.
+
+        The bias is `Architecture.initial_scores`; the seed changes nothing.
+        """
         del seed
-        return np.zeros(self.layout.n_parameters, np.float32)
+        parameters = np.zeros(self.layout.n_parameters, np.float32)
+        # The bias is the first row.
+        bias = self.architecture.initial_scores
+        parameters[: len(bias)] = bias
+        return parameters
 
     def take_steps(
         self,
@@ -142,10 +152,12 @@ class LinearModel:
         codes: Codes,
         target: Floats,
         weight: Floats,
+        exposure: Floats = _NOTHING,
         batch_size: int,
         step: int,
         rates: npt.NDArray[np.float64],
         step_sums: npt.NDArray[np.float64],
+        progressive: Floats | None = None,
     ) -> int:
         """Take one step on each of the consecutive batches of some rows.
 
@@ -155,6 +167,8 @@ class LinearModel:
         rule : UpdateRule, updated
         numeric, codes, target : (n, D) float32, (n, F) int32, (n,) float32
         weight : (n,) float32 or (0,)
+        exposure : (n,) float32 or (0,)
+            Positive; log links alone look at it.
         batch_size : int
             B; there are ceil(n / B) batches.
         step : int
@@ -162,6 +176,8 @@ class LinearModel:
         rates : (n_batches,) float64
         step_sums : (n_batches, 2) float64, overwritten
             Weighted sum of losses, and sum of weights, of each batch.
+        progressive : (n, C) float32 or None, overwritten
+            Scores of each row before the step of its own batch.
 
         Returns
         -------
@@ -179,6 +195,7 @@ class LinearModel:
             codes,
             target,
             weight,
+            exposure,
             0,
             batch_size,
             n_rows - (n_batches - 1) * batch_size,
@@ -192,6 +209,8 @@ class LinearModel:
             self._scale,
             self._first_row,
             self.architecture.loss_number,
+            self._loss_shape,
+            self._class_weights,
             rule.number,
             rates,
             rule.hyper,
@@ -211,10 +230,10 @@ class LinearModel:
             self._gradient,
             self._gathered,
             step_sums,
+            np.empty((0, self.layout.n_scores), np.float32) if progressive is None else progressive,
         )
         # The loss in the target's own units.
-        if self.architecture.loss == "squared":
-            step_sums[:, 0] /= self.architecture.target_scale**2
+        step_sums[:, 0] /= self.architecture.loss_unit
         return int(taken)
 
     def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:

@@ -17,8 +17,8 @@ import numpy as np
 
 from streamtrain import memory
 from streamtrain.errors import DivergedError, StoppedError, StreamtrainError
-from streamtrain.model.architecture import class_values
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.losses import class_values
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, Segment
 from streamtrain.scoring import evaluate_split
@@ -174,6 +174,7 @@ class Loop:
             codes=rows.codes,
             target=rows.target,
             weight=rows.weight,
+            exposure=rows.exposure,
             batch_size=size,
             step=progress.step,
             rates=self._schedule.rates(progress.step, n),

@@ -99,7 +99,12 @@ def train(
     resources = resources or Resources()
     settings.check()
     resources.check()
-    architecture = plan_architecture(dataset.schema, model=settings.model, loss=settings.loss)
+    architecture = plan_architecture(
+        dataset.schema,
+        model=settings.model,
+        loss=settings.loss,
+        loss_settings=settings.loss_settings,
+    )
     settings = msgspec.structs.replace(
         settings, loss=architecture.loss, optimizer=settings.optimizer.resolved()
     )

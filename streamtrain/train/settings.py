@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from streamtrain.errors import ConfigError
+from streamtrain.model.losses import ClassWeights, LossSettings
 from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
 from streamtrain.optim.schedules import Schedule, ScheduleName
 from streamtrain.store.dataset import IoMethod
@@ -32,6 +33,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "linear".
     loss : str or None
         None guesses it from the target.
+    quantile, huber_delta, tweedie_power, label_smoothing, class_weights
+        As `LossSettings` has them.
     optimizer : OptimizerSettings
     lr : float or None
         Highest learning rate; None takes the optimizer's default. Larger
@@ -67,6 +70,11 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     model: str = "linear"
     loss: str | None = None
+    quantile: float = LossSettings().quantile
+    huber_delta: float = LossSettings().huber_delta
+    tweedie_power: float = LossSettings().tweedie_power
+    label_smoothing: float = LossSettings().label_smoothing
+    class_weights: ClassWeights = "none"
     optimizer: OptimizerSettings = OptimizerSettings()
     lr: float | None = None
     embedding_lr: float | None = None
@@ -105,12 +113,18 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if (getattr(self, name) or 0) > _MAX_INTEGER:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{getattr(self, name)} is over 2^63 - 1", where=option)
+        self.loss_settings.check()
         self.optimizer.check()
         self.plan_schedule(1).check()
         if not 0 < self.table_rate_factor < math.inf:
             raise ConfigError(
                 f"the rate {self.embedding_lr} is not positive", where="--embedding-lr"
             )
+
+    @property
+    def loss_settings(self) -> LossSettings:
+        """Return what decides the shape of the loss."""
+        return LossSettings(**{f: getattr(self, f) for f in LossSettings.__struct_fields__})
 
     def steps_per_epoch(self, n_rows: int) -> int:
         """Return the batches of an epoch of `n_rows` rows."""

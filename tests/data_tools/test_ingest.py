@@ -308,6 +308,18 @@ def test_weight_and_exposure_are_stored_and_are_no_features(tmp_path):
     assert table["w"].to_pylist() == list(range(50))
 
 
+def test_exposures_of_zero_are_rejected_and_weights_of_zero_are_not(tmp_path):
+    cells = ["0", "0.0", "-0", "1e-60", "0.5", "2", "-1", ""]
+    rows = [{"x": "1", "w": "0", "e": e, "y": str(i % 2)} for i, e in enumerate(cells * 5)]
+    source = write_csv(tmp_path / "a.csv", rows)
+    report, folder = run(tmp_path, source, weight="w", exposure="e", splits={}, shuffle=False)
+    assert report.as_dict()["rows_rejected"] == 30
+    assert set(read_split(folder, "train")["e"].to_pylist()) == {0.5, 2.0}
+    text = (folder / "rejected/part-00000.csv").read_text()
+    assert text.count("e: zero") == 20
+    assert text.count("e: negative") == text.count("missing e") == 5
+
+
 def test_hostile_column_names_stay_inside_the_dataset(tmp_path):
     names = ["../../up", "/abs", ".hidden", "a" * 300, "sp ace", "y"]
     rows = [dict(zip(names, ["u", "v", "w", "z", "s", str(i % 2)], strict=True)) for i in range(40)]

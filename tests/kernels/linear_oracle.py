@@ -9,6 +9,7 @@ import numpy as np
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
+from streamtrain.model.losses import CLASS_LOSSES, LOG_LINKS, STANDARDISED
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from tests.kernels.updates_oracle import Oracle
 
@@ -19,6 +20,7 @@ class Rows:
     codes: np.ndarray
     target: np.ndarray
     weight: np.ndarray
+    exposure: np.ndarray
 
 
 @dataclass
@@ -30,8 +32,17 @@ class Problem:
 
 
 def make_problem(
-    loss, *, n_rows=93, n_numeric=3, cardinalities=(4, 9), weighted=False, missing=False, seed=0
+    loss,
+    *,
+    n_rows=93,
+    n_numeric=3,
+    cardinalities=(4, 9),
+    weighted=False,
+    missing=False,
+    seed=0,
+    **changes,
 ):
+    """Make rows and an architecture; log links have exposures where `weighted`."""
     rng = np.random.default_rng([seed, len(loss), weighted, missing])
     n_classes = 4 if loss == "softmax" else 2
     numeric = rng.normal(size=(n_rows, n_numeric)).astype(np.float32) * 2 + 1
@@ -39,25 +50,35 @@ def make_problem(
         numeric[rng.random(numeric.shape) < 0.3] = np.nan
     codes = np.stack([rng.integers(0, c, n_rows) for c in cardinalities], axis=1)
     target = rng.normal(size=n_rows) * 3 + 5
-    if loss != "squared":
+    if loss in CLASS_LOSSES:
         target = rng.integers(0, n_classes, n_rows)
+    if loss in LOG_LINKS:
+        target = rng.integers(loss == "gamma", 5, n_rows) * 0.75
     weight = rng.uniform(0.25, 3.0, n_rows) if weighted else np.empty(0)
-    architecture = Architecture(
-        model="linear",
-        loss=loss,
-        n_scores=n_classes if loss == "softmax" else 1,
-        mean=tuple(np.linspace(0.5, 1.5, n_numeric).tolist()),
-        scale=tuple(np.linspace(0.4, 0.6, n_numeric).tolist()),
-        cardinalities=tuple(cardinalities),
-        target_mean=5.0 if loss == "squared" else 0.0,
-        target_scale=0.5 if loss == "squared" else 1.0,
-        weight_scale=0.75,
-    )
+    exposure = np.empty(0)
+    if weighted and loss in LOG_LINKS:
+        exposure = rng.uniform(0.25, 4.0, n_rows)
+    settings = {
+        "model": "linear",
+        "loss": loss,
+        "n_scores": n_classes if loss == "softmax" else 1,
+        "mean": tuple(np.linspace(0.5, 1.5, n_numeric).tolist()),
+        "scale": tuple(np.linspace(0.4, 0.6, n_numeric).tolist()),
+        "cardinalities": tuple(cardinalities),
+        "target_mean": 5.0 if loss in STANDARDISED else 0.0,
+        "target_scale": 0.5 if loss in STANDARDISED else 1.0,
+        "weight_scale": 0.75,
+        "quantile": 0.3,
+        "huber_delta": 1.25,
+        "tweedie_power": 1.4,
+    }
+    architecture = Architecture(**settings | changes)
     rows = Rows(
         numeric,
         np.ascontiguousarray(codes, np.int32),
         target.astype(np.float32),
         weight.astype(np.float32),
+        exposure.astype(np.float32),
     )
     n_parameters = (1 + 2 * n_numeric + sum(cardinalities)) * architecture.n_scores
     start = (0.3 * rng.normal(size=n_parameters)).astype(np.float32)
@@ -76,26 +97,57 @@ def design(architecture, rows):
     return np.concatenate(parts, axis=1)
 
 
-def losses_and_deltas(loss, scores, y):
-    """Return the (n,) losses and (n, C) derivatives by the scores."""
+def losses_and_deltas(architecture, scores, y, exposure=()):
+    """Return the (n,) losses and (n, C) derivatives by the scores, of targets as learnt."""
+    loss, eps = architecture.loss, architecture.label_smoothing
     if loss == "softmax":
         top = scores.max(axis=1, keepdims=True)
         p = np.exp(scores - top)
         total = p.sum(axis=1, keepdims=True)
         k = y.astype(int)
         rows = np.arange(len(y))
-        losses = (np.log(total) + top)[:, 0] - scores[rows, k]
-        delta = p / total
-        delta[rows, k] -= 1.0
-        return losses, delta
+        truth = np.full(scores.shape, eps / scores.shape[1])
+        truth[rows, k] += 1 - eps
+        return (np.log(total) + top)[:, 0] - (truth * scores).sum(axis=1), p / total - truth
     s = scores[:, 0]
-    if loss == "squared":
-        return (s - y) ** 2, (2 * (s - y))[:, None]
+    if loss in LOG_LINKS:
+        return log_link_losses(architecture, s + (np.log(exposure) if len(exposure) else 0.0), y)
+    e, bound = s - y, architecture.huber_delta * architecture.target_scale
+    tau = architecture.quantile
+    if loss in STANDARDISED:
+        losses, delta = {
+            "squared": (e**2, 2 * e),
+            "absolute": (abs(e), np.sign(e)),
+            "huber": (
+                np.where(abs(e) <= bound, e**2 / 2, bound * (abs(e) - bound / 2)),
+                np.clip(e, -bound, bound),
+            ),
+            "quantile": (
+                np.maximum(-tau * e, (1 - tau) * e),
+                np.where(e > 0, 1 - tau, np.where(e < 0, -tau, 0.0)),
+            ),
+        }[loss]
+        return losses, delta[:, None]
     sign = 2 * y - 1
     m = sign * s
     if loss == "hinge":
         return np.maximum(1 - m, 0), np.where(m < 1, -sign, 0.0)[:, None]
-    return np.logaddexp(0, -m), (-sign * np.exp(-np.logaddexp(0, m)))[:, None]
+    delta = -sign * (np.exp(-np.logaddexp(0, m)) - eps / 2)
+    return (1 - eps / 2) * np.logaddexp(0, -m) + eps / 2 * np.logaddexp(0, m), delta[:, None]
+
+
+def log_link_losses(architecture, t, y):
+    """Return losses and derivatives of means exp(t)."""
+    mean, p = np.exp(t), architecture.tweedie_power
+    losses, delta = {
+        "poisson": (mean - y * t, mean - y),
+        "gamma": (y / mean + t, 1 - y / mean),
+        "tweedie": (
+            y * mean ** (1 - p) / (p - 1) + mean ** (2 - p) / (2 - p),
+            mean ** (2 - p) - y * mean ** (1 - p),
+        ),
+    }[architecture.loss]
+    return losses, delta[:, None]
 
 
 def batch_loss(problem, parameters, select):
@@ -104,10 +156,13 @@ def batch_loss(problem, parameters, select):
     x = design(a, r)[select]
     w = parameters.reshape(-1, a.n_scores)
     y = (r.target.astype(np.float64)[select] - a.target_mean) * a.target_scale
-    losses, delta = losses_and_deltas(a.loss, x @ w, y)
+    exposure = r.exposure.astype(np.float64)[select] if len(r.exposure) else ()
+    losses, delta = losses_and_deltas(a, x @ w, y, exposure)
     weight = np.ones(len(y))
     if len(r.weight):
         weight = r.weight.astype(np.float64)[select] * a.weight_scale
+    if a.class_weights:
+        weight *= np.array(a.class_weights)[r.target[select].astype(int)]
     sums = np.array([(losses * weight).sum(), weight.sum()])
     delta *= (weight / len(y))[:, None]
     return sums[0] / len(y), (x.T @ delta).reshape(-1), sums, x
@@ -132,7 +187,8 @@ def oracle_steps(problem, settings, batch_size, rates, *, step=0, table_factor=1
 
 
 def kernel_steps(
-    problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None, table_factor=1.0
+    problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None, table_factor=1.0,
+    progressive=None,
 ):
     """Train with the kernels; return (settled parameters, sums, steps taken, rule)."""
     r = problem.rows
@@ -160,10 +216,12 @@ def kernel_steps(
                 codes=r.codes[rows],
                 target=r.target[rows],
                 weight=r.weight[rows] if len(r.weight) else r.weight,
+                exposure=r.exposure[rows] if len(r.exposure) else r.exposure,
                 batch_size=batch_size,
                 step=step + first,
                 rates=np.asarray(rates[first:last], np.float64),
                 step_sums=part,
+                progressive=None if progressive is None else progressive[rows],
             )
             sums[first:last] = part
         return model.settled(w, rule), sums, taken, rule

@@ -41,8 +41,7 @@ def test_training_follows_the_float64_oracle(loss, optimizer, weighted, missing,
     assert taken == len(RATES)
     limit = tolerance(SIZE, len(RATES))
     np.testing.assert_allclose(found, expected, rtol=limit, atol=limit)
-    if loss == "squared":
-        expected_sums[:, 0] /= problem.architecture.target_scale**2
+    expected_sums[:, 0] /= problem.architecture.loss_unit
     np.testing.assert_allclose(sums, expected_sums, rtol=SIZE * limit)
 
 
