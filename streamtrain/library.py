@@ -17,8 +17,10 @@ from streamtrain.config import nearest, parse_interval, parse_size
 from streamtrain.errors import ConfigError, DivergedError
 from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
-from streamtrain.model.architecture import Architecture
-from streamtrain.model.linear import LinearModel
+from streamtrain.model.architecture import MODELS, Architecture
+from streamtrain.model.models import make_model
+from streamtrain.model.network import NetworkOptions
+from streamtrain.model.plan_network import plain_network
 from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import Cursor, OrderSettings
@@ -26,6 +28,7 @@ from streamtrain.reader.stream import EpochReader, check_batch_size, choose_wind
 from streamtrain.reader.windows import Rows, row_bytes
 from streamtrain.store import dataset as store
 from streamtrain.store.dataset import IoMethod
+from streamtrain.train.defaults import model_defaults
 from streamtrain.train.session import train as _train
 from streamtrain.train.settings import DEFAULT_BATCH_SIZE, Resources, ResumeMode, TrainSettings
 
@@ -185,6 +188,12 @@ def train(
     """
     opened = dataset if isinstance(dataset, store.Dataset) else open_dataset(dataset)
     settings.setdefault("batch_size", min(DEFAULT_BATCH_SIZE, opened.n_rows("train")))
+    defaults = model_defaults(
+        str(settings.get("model", "linear")),
+        n_rows=opened.n_rows("train"),
+        has_valid=opened.manifest.n_rows("valid") > 0,
+    )
+    settings = {**defaults, **settings}
     steps, seconds = parse_interval(str(checkpoint_every))
     resources = Resources(
         memory=None if memory is None else parse_size(memory),
@@ -216,19 +225,22 @@ def make_settings(options: dict[str, Any]) -> TrainSettings:
     ConfigError
         If a name is unknown or a value has the wrong type.
     """
+    of_network = set(NetworkOptions.__struct_fields__)
     of_optimizer = {f for f in OptimizerSettings.__struct_fields__ if f != "name"}
     of_run = set(TrainSettings.__struct_fields__)
     for name in options:
-        if name not in of_optimizer | of_run:
+        if name not in of_optimizer | of_run | of_network:
             raise ConfigError(
-                f"no setting {name!r}{nearest(name, of_optimizer | of_run)}", where="train"
+                f"no setting {name!r}{nearest(name, of_optimizer | of_run | of_network)}",
+                where="train",
             )
     optimizer = {k: v for k, v in options.items() if k in of_optimizer}
     rest = {k: v for k, v in options.items() if k in of_run and k != "optimizer"}
+    network = {k: v for k, v in options.items() if k in of_network}
     if "optimizer" in options:
         optimizer["name"] = options["optimizer"]
     try:
-        return msgspec.convert({**rest, "optimizer": optimizer}, TrainSettings)
+        return msgspec.convert({**rest, "optimizer": optimizer, "network": network}, TrainSettings)
     except msgspec.ValidationError as error:
         raise ConfigError(str(error), where="train") from error
 
@@ -239,7 +251,7 @@ class Trainer:
     Parameters
     ----------
     model : str
-        "linear".
+        "linear", "fm", "mlp", "wide-deep", "deepfm", "dcn" or "custom".
     n_numeric : int
         D.
     cardinalities : sequence of int
@@ -253,9 +265,12 @@ class Trainer:
         None takes the optimizer's default.
     threads : int
         0 takes every core this process may use. Never changes a result.
-    **optimizer_settings
-        momentum, beta1, beta2, epsilon, l1, l2; and those of the loss: quantile,
-        huber_delta, tweedie_power, label_smoothing.
+    seed : int
+        Of the first parameters of networks, and of dropout.
+    **other_settings
+        Of the optimizer: momentum, beta1, beta2, epsilon, l1, l2, ...; of the
+        loss: quantile, huber_delta, tweedie_power, label_smoothing; of networks:
+        hidden, embedding_dim, activation, dropout, ... (`NetworkOptions`).
 
     Notes
     -----
@@ -273,19 +288,20 @@ class Trainer:
         optimizer: str = "adagrad",
         lr: float | None = None,
         threads: int = 0,
-        **optimizer_settings: float,
+        seed: int = 0,
+        **other_settings: Any,
     ) -> None:
         settings = make_settings(
-            {"model": model, "loss": loss, "optimizer": optimizer, "lr": lr, **optimizer_settings}
+            {"model": model, "loss": loss, "optimizer": optimizer, "lr": lr, **other_settings}
         )
         settings.check()
-        if model != "linear":
-            raise ConfigError(f"no model {model!r}", where="model", remedy="use 'linear'")
+        if model not in MODELS:
+            raise ConfigError(f"no model {model!r}{nearest(model, MODELS)}", where="model")
         if loss not in LOSSES:
             raise ConfigError(f"no loss {loss!r}{nearest(loss, LOSSES)}", where="loss")
         settings.loss_settings.check_use(loss)
         self._architecture = Architecture(
-            model="linear",
+            model=model,  # type: ignore[arg-type]
             loss=loss,  # type: ignore[arg-type]
             n_scores=n_classes if loss == "softmax" else 1,
             mean=(0.0,) * n_numeric,
@@ -295,11 +311,20 @@ class Trainer:
             huber_delta=settings.huber_delta,
             tweedie_power=settings.tweedie_power,
             label_smoothing=settings.label_smoothing,
+            network=None
+            if model == "linear"
+            else plain_network(
+                model,
+                settings.network,
+                n_numeric=n_numeric,
+                cardinalities=tuple(int(c) for c in cardinalities),
+            ),
         )
         self._rate = settings.plan_schedule(1).rate
         self._team = Team(threads or len(os.sched_getaffinity(0)))
-        self._model = LinearModel(self._architecture, self._team)
-        self.parameters = self._model.initial_parameters(0)
+        self._seed = seed
+        self._model = make_model(self._architecture, self._team)
+        self.parameters = self._model.initial_parameters(seed)
         self._rule = make_rule(
             settings.optimizer,
             n_parameters=self._model.layout.n_parameters,
@@ -357,7 +382,13 @@ class Trainer:
         if not size:
             raise ConfigError("no rows", where="fit_rows")
         if size > self._batch_size:
-            self._model = LinearModel(self._architecture, self._team, batch_size=size)
+            self._model = make_model(
+                self._architecture,
+                self._team,
+                batch_size=size,
+                seed=self._seed,
+                clips_norm=self._rule.clips_norm,
+            )
             self._batch_size = size
         n_batches = -(-len(target) // size)
         sums = np.zeros((n_batches, 2))

@@ -21,7 +21,7 @@ import xxhash
 from streamtrain import durable
 from streamtrain.errors import CheckpointError, NoInputError
 from streamtrain.model.architecture import Architecture
-from streamtrain.model.linear import layout_of
+from streamtrain.model.models import layout_of
 from streamtrain.seal import is_sealed, seal
 from streamtrain.store.schema import FIRST_CODE, Schema
 from streamtrain.store.vocabulary import Vocabulary

@@ -15,8 +15,8 @@ from streamtrain.errors import SchemaError
 from streamtrain.kernels.team import Team
 from streamtrain.memory import default_budget
 from streamtrain.model.evaluation import Evaluation
-from streamtrain.model.linear import LinearModel
 from streamtrain.model.losses import CLASS_LOSSES, in_domain, predictions
+from streamtrain.model.models import make_model
 from streamtrain.model_file import ModelFile, load_model_file
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
@@ -53,7 +53,7 @@ class Model:
         self.architecture = file.architecture
         self.n_threads = threads or len(os.sched_getaffinity(0))
         self._team = Team(self.n_threads)
-        self._model = LinearModel(file.architecture, self._team)
+        self._model = make_model(file.architecture, self._team)
         self._encoder: Encoder | None = None
 
     @property

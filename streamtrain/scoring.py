@@ -10,9 +10,9 @@ import numpy.typing as npt
 from streamtrain import memory
 from streamtrain.errors import StoppedError
 from streamtrain.model.evaluation import Evaluation
-from streamtrain.model.linear import LinearModel
 from streamtrain.model.losses import class_values
 from streamtrain.model.metrics import plan_metrics_bytes
+from streamtrain.model.models import Model
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
 from streamtrain.reader.windows import row_bytes
@@ -28,7 +28,7 @@ MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
 def evaluate_split(
     dataset: Dataset,
     split: str,
-    model: LinearModel,
+    model: Model,
     parameters: npt.NDArray[np.float32],
     *,
     io: IoMethod = "pread",
@@ -79,7 +79,7 @@ def evaluate_split(
     return evaluation.result()
 
 
-def require_scoring_memory(dataset: Dataset, split: str, model: LinearModel, *, budget: int) -> int:
+def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget: int) -> int:
     """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
 
     Parameters

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from streamtrain.cli.losses import LOSS_OPTIONS, loss_options
+from streamtrain.cli.networks import NETWORK_OPTIONS, network_options
 from streamtrain.cli.output import duration, echo_json, figure, metrics_text
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
@@ -69,7 +70,11 @@ def stop_on_signals() -> Iterator[StopFlag]:
     help="Directory of the run.",
 )
 @click.option(
-    "--model", default="linear", show_default=True, metavar="NAME", help="Kind of model: linear."
+    "--model",
+    default="linear",
+    show_default=True,
+    metavar="NAME",
+    help="Kind of model: linear, fm, mlp, wide-deep, deepfm, dcn or custom.",
 )
 @click.option(
     "--loss",
@@ -81,8 +86,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @loss_options
 @click.option(
     "--optimizer",
-    default="adagrad",
-    show_default=True,
+    show_default="by the model: adagrad or adamw",
     metavar="NAME",
     help="sgd, momentum, nesterov, adagrad, rowwise-adagrad, rmsprop, adam, adamw or ftrl.",
 )
@@ -102,8 +106,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 )
 @click.option(
     "--schedule",
-    default="constant",
-    show_default=True,
+    show_default="by the model: constant or cosine",
     metavar="NAME",
     help="Course of the rate: constant, step or cosine.",
 )
@@ -124,7 +127,10 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
 @click.option("--l2", type=float, show_default="0, adamw 0.01", help="L2 penalty.")
 @click.option(
-    "--epochs", type=int, default=3, show_default=True, help="Passes over the train split."
+    "--epochs",
+    type=int,
+    show_default="3; networks up to 64 on small data",
+    help="Passes over the train split.",
 )
 @click.option("--max-steps", type=int, metavar="N", help="End after so many steps.")
 @click.option(
@@ -138,9 +144,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option(
     "--early-stop",
     type=int,
-    default=0,
     metavar="N",
-    show_default="never",
+    show_default="0, never; networks 16",
     help="End after N epochs without a better validation loss; keep the best.",
 )
 @click.option("--drop-last", is_flag=True, help="Leave out a last batch that is not whole.")
@@ -183,6 +188,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     show_default=True,
     help="How blocks are read; changes speed alone.",
 )
+@network_options
 @memory_option
 @threads_option
 @config_option
@@ -200,7 +206,7 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
         from streamtrain.train.session import train as train_run
 
         opened = open_dataset(dataset)
-        settings, resources = _settings(opened.n_rows("train"), options)
+        settings, resources = _settings(opened, options)
         final: dict[str, Any] = {}
         for event in train_run(
             opened,
@@ -219,11 +225,18 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
         _summarise(final)
 
 
-def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
+def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+    from streamtrain.model.network import NetworkOptions
     from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
     from streamtrain.optim.schedules import SCHEDULES
+    from streamtrain.train.defaults import model_defaults
     from streamtrain.train.settings import Resources, TrainSettings
 
+    n_rows = dataset.n_rows("train")
+    defaults = model_defaults(
+        options["model"], n_rows=n_rows, has_valid=dataset.manifest.n_rows("valid") > 0
+    )
+    options = {**options, **{k: v for k, v in defaults.items() if options.get(k) is None}}
     for option, known in (("optimizer", tuple(DEFAULT_RATES)), ("schedule", SCHEDULES)):
         if options[option] not in known:
             raise ConfigError(
@@ -237,6 +250,7 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         model=options["model"],
         loss=options["loss"],
         **{name: options[name] for name in LOSS_OPTIONS},
+        network=_network(options, NetworkOptions),
         optimizer=OptimizerSettings(
             name=options["optimizer"],
             momentum=options["momentum"],
@@ -266,6 +280,16 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         checkpoint_seconds=seconds,
     )
     return settings, resources
+
+
+def _network(options: dict[str, Any], kind: Any) -> Any:
+    import msgspec
+
+    given = {name: options[name] for name in NETWORK_OPTIONS if options.get(name) is not None}
+    try:
+        return msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), where="--model") from error
 
 
 def _batch_size(asked: int | str | None, n_rows: int) -> int:

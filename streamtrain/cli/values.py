@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -44,10 +45,29 @@ def _count_or_auto(text: str) -> int | str:
     return int(text)
 
 
+def _widths(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
+        raise UsageError(f"{text!r} is not a list of widths", remedy="write it like 64,64")
+    return tuple(int(part) for part in parts)
+
+
+def _layers(text: str) -> tuple[dict[str, Any], ...]:
+    try:
+        layers = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"not JSON: {error}") from error
+    if not isinstance(layers, list) or not all(isinstance(layer, dict) for layer in layers):
+        raise UsageError("not a list of layers", remedy="see docs/networks.md")
+    return tuple(layers)
+
+
 SIZE = _Parsed("size", parse_size)
 INTERVAL = _Parsed("interval", parse_interval)
 SPLITS = _Parsed("splits", parse_splits)
 BATCH_SIZE = _Parsed("rows", _count_or_auto)
+WIDTHS = _Parsed("widths", _widths)
+LAYERS = _Parsed("layers", _layers)
 NAMES = _Parsed("names", lambda text: tuple(n.strip() for n in text.split(",") if n.strip()))
 
 
@@ -104,10 +124,16 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         **(ctx.default_map or {}),
         **{
             # As text, as on the line: click would take 1.5 epochs for 1.
-            str(names[name]): ",".join(map(str, v)) if isinstance(v, list) else str(v)
+            str(names[name]): _as_text(v)
             for name, v in options.items()
         },
     }
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        return json.dumps(value)
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def config_option(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -374,9 +374,7 @@ else:
         shift, scale : flat float32, n numbers from `at` read
         out : flat float32, 16 numbers from out_at overwritten
         """
-        signature = types.void(
-            x, types.intp, types.intp, shift, scale, types.intp, out, types.intp
-        )
+        signature = types.void(x, types.intp, types.intp, shift, scale, types.intp, out, types.intp)
 
         def codegen(context, builder, signature, args):
             kinds = signature.args

@@ -14,14 +14,16 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import fast_kernel, inline
-from streamtrain.kernels.losses import loss_and_delta
+from streamtrain.kernels.clipping import clip_factor
+from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
 from streamtrain.kernels.network_parameters import (
+    clip_task,
     dense_gradient,
     dense_update,
-    n_parts,
+    scale_task,
     table_gradient,
     table_update,
-    task_range,
+    task_squares,
     transpose_weights,
 )
 from streamtrain.kernels.network_rows import backward_tile, forward_tile
@@ -37,11 +39,11 @@ from streamtrain.kernels.network_table import (
 )
 from streamtrain.kernels.team import barrier, next_task
 from streamtrain.kernels.updates import (
-    ADAM,
-    H_BETA1,
-    H_BETA2,
+    H_CLIP_NORM,
     H_L1,
     H_L2,
+    H_TABLE_RATE,
+    adam_corrections,
     advance_shrinkage,
     catch_up,
 )
@@ -53,10 +55,9 @@ def tile_rows(n_rows: int, n_threads: int) -> int:
 
 
 @inline
-def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums):
+def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive):
     """Turn the scores of a tile into the derivative by them; add losses by 16 rows."""
-    weighted = batch.weight.shape[0] > 0
-    balanced = net.class_weights.shape[0] > 0
+    kept = progressive.shape[0] > 0
     scores = work.block[thread, : net.n_scores]
     delta = work.block[thread, net.n_scores : 2 * net.n_scores]
     for g in range(r0 // 16, (r0 + n + 15) // 16):
@@ -67,13 +68,15 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums):
             y = (batch.target[row] - net.target[0]) * net.target[1]
             for c in range(net.n_scores):
                 scores[c] = work.act[net.score + (c >> 4), r, c & 15]
-            row_loss = loss_and_delta(net.loss, scores, y, delta)
-            row_weight = batch.weight[row] * net.weight_scale[0] if weighted else np.float32(1.0)
-            if balanced:
-                row_weight *= net.class_weights[int(batch.target[row])]
-            loss_sum += np.float64(row_weight) * row_loss
-            weight_sum += np.float64(row_weight)
-            factor = row_weight * per_row
+            if kept:
+                progressive[row, :] = scores
+            row_loss = loss_and_delta(
+                net.loss, scores, y, log_exposure(batch.exposure, row), net.loss_shape, delta
+            )
+            weight = row_weight(batch.weight, net.class_weights, row, y, net.weight_scale[0])
+            loss_sum += np.float64(weight) * row_loss
+            weight_sum += np.float64(weight)
+            factor = weight * per_row
             for c in range(net.n_scores):
                 work.delta[net.score + (c >> 4), r, c & 15] = delta[c] * factor
         sums[g, 0] = loss_sum
@@ -87,7 +90,7 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums):
 @fast_kernel
 def train_network(
     thread, n_threads, words, net, moving, work, batch, batch_size, last_rows, n_steps, optimizer,
-    rates, step, n_tile, clips, step_sums,
+    rates, step, n_tile, step_sums, progressive,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
 
@@ -115,10 +118,10 @@ def train_network(
         Steps taken before this call.
     n_tile : int
         Rows of a tile, a multiple of 16.
-    clips : (2,) float64, read
-        Limits of a gradient's elements and of its norm; 0 for none.
     step_sums : (n_steps, 2) float64, overwritten
         Weighted sum of losses, and sum of weights, of each batch before its update.
+    progressive : (N, C) float32 or (0, C), overwritten
+        Scores of each row before the update by its own batch, if kept.
     """
     m = 16 * work.sums.shape[0]
     n_tasks = net.tasks.shape[0]
@@ -126,8 +129,8 @@ def train_network(
     shift = moving.shrinkage[1]
     before = np.empty(2, np.float64)
     after = np.empty(2, np.float64)
-    correct1 = np.float32(1.0)
-    correct2 = np.float32(1.0)
+    max_norm = moving.hyper[H_CLIP_NORM]
+    clipped = max_norm > 0.0
     taken = n_steps
     barrier(words, n_threads)
     _transpose_all(net, moving, work, words, n_threads)
@@ -139,17 +142,17 @@ def train_network(
         before[1] = shift
         per_row = np.float32(1.0 / n_rows)
         rate = rates[s]
+        row_rate = rate * moving.hyper[H_TABLE_RATE]
         log_factor, shift = advance_shrinkage(
-            log_factor, shift, rate, moving.hyper[H_L1], moving.hyper[H_L2]
+            log_factor, shift, row_rate, moving.hyper[H_L1], moving.hyper[H_L2]
         )
         after[0] = log_factor
         after[1] = shift
         keep = max(1.0 - rate * moving.hyper[H_L2], 0.0)
         threshold = rate * moving.hyper[H_L1]
-        if optimizer == ADAM:
-            t = np.float64(step + s + 1)
-            correct1 = np.float32(1.0 / (1.0 - moving.hyper[H_BETA1] ** t))
-            correct2 = np.float32(1.0 / (1.0 - moving.hyper[H_BETA2] ** t))
+        row_keep = max(1.0 - row_rate * moving.hyper[H_L2], 0.0)
+        row_threshold = row_rate * moving.hyper[H_L1]
+        correct1, correct2 = adam_corrections(optimizer, moving.hyper, step + s + 1)
         loss_sum = 0.0
         weight_sum = 0.0
         piece = 0
@@ -165,7 +168,9 @@ def train_network(
                 at = first + piece + r0
                 position = step * batch_size + at
                 forward_tile(net, moving, work, before, batch, at, position, r0, rows, True)
-                _losses_of_tile(net, work, thread, batch, at, r0, rows, per_row, work.sums)
+                _losses_of_tile(
+                    net, work, thread, batch, at, r0, rows, per_row, work.sums, progressive
+                )
                 backward_tile(net, moving, work, piece + r0, position, r0, rows)
             barrier(words, n_threads)
             # Every thread adds the groups in the same order and so decides alike.
@@ -175,7 +180,6 @@ def train_network(
             if not math.isfinite(loss_sum):
                 break
             last_piece = piece + n >= n_rows
-            clipped = clips[1] > 0.0
             while True:
                 number = next_task(words, n_threads)
                 if number >= n_tasks:
@@ -190,15 +194,13 @@ def train_network(
                     dense_gradient(net, task, work, thread, n, piece == 0)
                 if not last_piece:
                     continue
-                if clips[0] > 0.0:
-                    _clip_values(net, task, work, slot, np.float32(clips[0]))
+                clip_task(net, task, moving, work, slot)
                 if clipped:
-                    work.squares[number] = _squares(net, task, work, slot)
-                    continue
-                if task[T_KIND] == TABLE_TASK:
+                    work.squares[number] = task_squares(net, task, work, slot)
+                elif task[T_KIND] == TABLE_TASK:
                     table_update(
-                        net, task[T_OP], moving, work, slot, optimizer, rate, correct1, correct2,
-                        before, after, keep, threshold,
+                        net, task[T_OP], moving, work, slot, optimizer, row_rate, correct1,
+                        correct2, before, after, row_keep, row_threshold,
                     )  # fmt: skip
                 else:
                     dense_update(
@@ -213,22 +215,22 @@ def train_network(
         if not math.isfinite(loss_sum):
             taken = s
             break
-        if clips[1] > 0.0:
+        if clipped:
             total = 0.0
             for number in range(n_tasks):
                 total += work.squares[number]
-            norm = math.sqrt(total)
-            factor = np.float32(clips[1] / norm if norm > clips[1] else 1.0)
+            factor = clip_factor(total, max_norm)
             while True:
                 number = next_task(words, n_threads)
                 if number >= n_tasks:
                     break
                 task = net.tasks[number]
-                _scale_gradient_of(net, task, work, factor)
+                slot = task[T_OP]
+                scale_task(net, task, work, slot, factor)
                 if task[T_KIND] == TABLE_TASK:
                     table_update(
-                        net, task[T_OP], moving, work, task[T_OP], optimizer, rate, correct1,
-                        correct2, before, after, keep, threshold,
+                        net, slot, moving, work, slot, optimizer, row_rate, correct1, correct2,
+                        before, after, row_keep, row_threshold,
                     )  # fmt: skip
                 else:
                     dense_update(
@@ -236,13 +238,10 @@ def train_network(
                         threshold,
                     )  # fmt: skip
             barrier(words, n_threads)
-    if thread == 0 and taken > 0:
+    if thread == 0:
         # A batch that diverged has not been decayed for.
-        if taken < n_steps:
-            log_factor = before[0]
-            shift = before[1]
-        moving.shrinkage[0] = log_factor
-        moving.shrinkage[1] = shift
+        moving.shrinkage[0] = before[0] if taken < n_steps else log_factor
+        moving.shrinkage[1] = before[1] if taken < n_steps else shift
     return taken
 
 
@@ -255,52 +254,6 @@ def _transpose_all(net, moving, work, words, n_threads):
         task = net.tasks[number]
         if task[T_KIND] == AFFINE:
             transpose_weights(net.ops[task[T_OP]], task, moving.w, work.wt)
-
-
-@inline
-def _clip_values(net, task, work, slot, limit):
-    if task[T_KIND] == TABLE_TASK:
-        gradient = work.table_gradient[slot]
-        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
-        for k in range(n):
-            gradient[k] = min(max(gradient[k], -limit), limit)
-        return
-    for part in range(n_parts(task)):
-        at, n, _ = task_range(net, task, part)
-        for k in range(at, at + n):
-            work.gradient[k] = min(max(work.gradient[k], -limit), limit)
-
-
-@inline
-def _squares(net, task, work, slot):
-    total = 0.0
-    if task[T_KIND] == TABLE_TASK:
-        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
-        for k in range(n):
-            g = np.float64(work.table_gradient[slot, k])
-            total += g * g
-        return total
-    for part in range(n_parts(task)):
-        at, n, _ = task_range(net, task, part)
-        for k in range(at, at + n):
-            g = np.float64(work.gradient[k])
-            total += g * g
-    return total
-
-
-@inline
-def _scale_gradient_of(net, task, work, factor):
-    if factor == np.float32(1.0):
-        return
-    if task[T_KIND] == TABLE_TASK:
-        slot = task[T_OP]
-        for k in range(work.n_unique[slot] * net.fields[slot, F_WIDTH]):
-            work.table_gradient[slot, k] *= factor
-        return
-    for part in range(n_parts(task)):
-        at, n, _ = task_range(net, task, part)
-        for k in range(at, at + n):
-            work.gradient[k] *= factor
 
 
 @fast_kernel

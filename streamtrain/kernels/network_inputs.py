@@ -218,13 +218,10 @@ def lookup_back(net, row_delta, first, r0, n, delta):
                 row_delta[first + r, at + c] = delta[net.score + (c >> 4), r0 + r, c & 15]
             if k == 16 and lane & 15 == 0:
                 for c in range(16):
-                    row_delta[first + r, at + n_linear + c] = delta[
-                        panel + (lane >> 4), r0 + r, c
-                    ]
+                    row_delta[first + r, at + n_linear + c] = delta[panel + (lane >> 4), r0 + r, c]
             else:
                 for c in range(k):
                     to = lane + c
                     row_delta[first + r, at + n_linear + c] = delta[
                         panel + (to >> 4), r0 + r, to & 15
                     ]
-

@@ -11,7 +11,8 @@ import numpy as np
 
 from streamtrain.kernels._jit import inline
 from streamtrain.kernels.blocks import multiply_columns, transpose_block, weighted_sum
-from streamtrain.kernels.linear import hashed_slots
+from streamtrain.kernels.clipping import clip_values, scale_gradient, sum_of_squares
+from streamtrain.kernels.linear_tables import hashed_slots
 from streamtrain.kernels.network_rows import row_moments
 from streamtrain.kernels.network_table import (
     AFFINE,
@@ -44,7 +45,16 @@ from streamtrain.kernels.network_table import (
     T_Q1,
     TABLE_TASK,
 )
-from streamtrain.kernels.updates import catch_up, shrink, update_range
+from streamtrain.kernels.updates import (
+    H_CLIP_VALUE,
+    ROWWISE_ADAGRAD,
+    catch_up,
+    decay_range,
+    threshold_range,
+    update_free_range,
+    update_range,
+    update_rows,
+)
 
 _ZERO = np.float32(0.0)
 _TWO_PI = np.float32(2.0 * np.pi)
@@ -232,27 +242,66 @@ def n_parts(task):
 def dense_update(net, task, moving, work, optimizer, rate, correct1, correct2, keep, threshold):
     """Move the parameters of a dense task by their gradients, and transpose them anew."""
     rate32 = np.float32(rate)
-    keep32 = np.float32(keep)
     w = moving.w
     for part in range(n_parts(task)):
         at, n, penalised = task_range(net, task, part)
         if n == 0:
             continue
-        hyper = moving.hyper if penalised else moving.free
-        # Views: offsets would keep the compiler from making vectors.
-        part_w = w[at : at + n]
-        update_range(
-            optimizer, part_w, moving.first[at : at + n], moving.second[at : at + n],
-            work.gradient[at : at + n], 0, n, rate32, hyper, correct1, correct2,
-        )  # fmt: skip
-        if penalised and threshold != 0.0:
-            for k in range(n):
-                part_w[k] = np.float32(shrink(np.float64(part_w[k]), keep, threshold))
-        elif penalised and keep != 1.0:
-            for k in range(n):
-                part_w[k] *= keep32
+        gradient = work.gradient[at : at + n]
+        if penalised:
+            decay_range(w, at, n, keep)
+            update_range(
+                optimizer, w, moving.first, moving.second, gradient, at, n, rate32, moving.hyper,
+                correct1, correct2,
+            )  # fmt: skip
+            threshold_range(w, at, n, threshold)
+        else:
+            update_free_range(
+                optimizer, w, moving.first, moving.second, gradient, at, n, rate32, moving.hyper,
+                correct1, correct2,
+            )  # fmt: skip
     if task[T_KIND] == AFFINE:
         transpose_weights(net.ops[task[T_OP]], task, w, work.wt)
+
+
+@inline
+def clip_task(net, task, moving, work, slot):
+    """Bound the elements of a task's gradient."""
+    limit = np.float32(moving.hyper[H_CLIP_VALUE])
+    if limit <= _ZERO:
+        return
+    if task[T_KIND] == TABLE_TASK:
+        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
+        clip_values(work.table_gradient[slot], n, limit)
+        return
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        clip_values(work.gradient[at : at + n], n, limit)
+
+
+@inline
+def task_squares(net, task, work, slot):
+    """Return the squared norm of a task's gradient, float64."""
+    if task[T_KIND] == TABLE_TASK:
+        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
+        return sum_of_squares(work.table_gradient[slot], n)
+    total = 0.0
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        total += sum_of_squares(work.gradient[at : at + n], n)
+    return total
+
+
+@inline
+def scale_task(net, task, work, slot, factor):
+    """Multiply a task's gradient."""
+    if task[T_KIND] == TABLE_TASK:
+        n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
+        scale_gradient(work.table_gradient[slot], n, factor)
+        return
+    for part in range(n_parts(task)):
+        at, n, _ = task_range(net, task, part)
+        scale_gradient(work.gradient[at : at + n], n, factor)
 
 
 @inline
@@ -333,33 +382,35 @@ def table_update(
     unique = work.unique[slot]
     gathered = work.gathered[slot]
     lazy = moving.stamps.shape[0] > 0
+    # One sum for a row comes after those of the dense parameters, one for each.
+    by_row = optimizer == ROWWISE_ADAGRAD
+    second_base = net.n_dense + row if by_row else base
+    second_width = 1 if by_row else width
     _gather(moving.w, base, unique, n_unique, width, gathered[0])
     if moving.first.shape[0] > 0:
         _gather(moving.first, base, unique, n_unique, width, gathered[1])
     if moving.second.shape[0] > 0:
-        _gather(moving.second, base, unique, n_unique, width, gathered[2])
+        _gather(moving.second, second_base, unique, n_unique, second_width, gathered[2])
     if lazy:
         for u in range(n_unique):
             t = row + unique[u]
             for k in range(u * width, (u + 1) * width):
-                gathered[0, k] = catch_up(
+                value = catch_up(
                     gathered[0, k], moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1]
                 )
+                gathered[0, k] = np.float32(np.float64(value) * keep)
             moving.stamps[t, 0] = after[0]
             moving.stamps[t, 1] = after[1]
-    n = n_unique * width
-    update_range(
-        optimizer, gathered[0], gathered[1], gathered[2], work.table_gradient[slot], 0, n,
-        np.float32(rate), moving.hyper, correct1, correct2,
+    update_rows(
+        optimizer, gathered[0], gathered[1], gathered[2], work.table_gradient[slot], n_unique,
+        width, np.float32(rate), moving.hyper, correct1, correct2,
     )  # fmt: skip
-    if lazy:
-        for k in range(n):
-            gathered[0, k] = np.float32(shrink(np.float64(gathered[0, k]), keep, threshold))
+    threshold_range(gathered[0], 0, n_unique * width, threshold)
     _put_back(gathered[0], base, unique, n_unique, width, moving.w)
     if moving.first.shape[0] > 0:
         _put_back(gathered[1], base, unique, n_unique, width, moving.first)
     if moving.second.shape[0] > 0:
-        _put_back(gathered[2], base, unique, n_unique, width, moving.second)
+        _put_back(gathered[2], second_base, unique, n_unique, second_width, moving.second)
 
 
 @inline
@@ -376,9 +427,3 @@ def _put_back(source, base, unique, n_unique, width, out):
         at = base + np.int64(unique[u]) * width
         for c in range(width):
             out[at + c] = source[u * width + c]
-
-
-@inline
-def is_table(task):
-    """Return whether a task owns a field's table."""
-    return task[T_KIND] == TABLE_TASK

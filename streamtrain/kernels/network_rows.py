@@ -104,9 +104,7 @@ def forward_tile(net, moving, work, now, batch, first, position, r0, n, train):
                 _drop(o, op, net, work.key[0], position, act, r0, n)
         elif kind == ADD:
             for p in range(op[O_N_IN]):
-                _add(
-                    rows_of(flat, op[O_OUT] + p, m, r0, n), rows_of(flat, op[O_IN] + p, m, r0, n)
-                )
+                _add(rows_of(flat, op[O_OUT] + p, m, r0, n), rows_of(flat, op[O_IN] + p, m, r0, n))
         elif kind == CROSS:
             for p in range(op[O_N_IN]):
                 _cross(op, p, flat, m, r0, n)

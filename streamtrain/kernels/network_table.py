@@ -85,8 +85,8 @@ class Net(NamedTuple):
         Parameter tasks, the longest first.
     plain : int
         1 where column j is lane j, standardised.
-    score : int
-        Panel of the scores.
+    score, n_scores, n_dense : int
+        Panel of the scores; C; parameters before those of tables.
     loss : int; loss_shape : (k,) float32; target : (2,) float32
         A target y is learnt as (y - target[0]) target[1].
     class_weights : (C,) float32 or (0,); weight_scale : (1,) float32
@@ -103,6 +103,7 @@ class Net(NamedTuple):
     plain: int
     score: int
     n_scores: int
+    n_dense: int
     loss: int
     loss_shape: Floats
     target: Floats
@@ -125,8 +126,7 @@ class Moving(NamedTuple):
 
     w : (P,) float32; first, second : as kernels/updates.py says
     stamps : (R, 2) float64 or (0, 2); shrinkage : (2,) float64
-    hyper, free : (N_HYPER,) float64
-        Settings of the optimizer, and the same without penalties, for biases.
+    hyper : (N_HYPER,) float64
     """
 
     w: Floats
@@ -135,7 +135,6 @@ class Moving(NamedTuple):
     stamps: npt.NDArray[np.float64]
     shrinkage: npt.NDArray[np.float64]
     hyper: npt.NDArray[np.float64]
-    free: npt.NDArray[np.float64]
 
 
 class Work(NamedTuple):

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from streamtrain.config import nearest
 from streamtrain.errors import ConfigError
 from streamtrain.kernels import losses as kernels
 from streamtrain.kernels.losses import LOSSES
@@ -19,7 +20,8 @@ from streamtrain.model.losses import (
     choose_loss,
     initial_scores,
 )
-from streamtrain.model.network import Network
+from streamtrain.model.network import Network, NetworkOptions
+from streamtrain.model.plan_network import plan_network
 from streamtrain.store.schema import Schema
 
 ModelName = Literal["linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom"]
@@ -31,7 +33,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Parameters
     ----------
-    model : {"linear"}
+    model : str
+        One of MODELS.
     loss : str
         One of LOSSES.
     n_scores : int
@@ -50,6 +53,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Multiplied into the weights of training rows, by class.
     quantile, huber_delta, tweedie_power, label_smoothing : float
         Settings of the loss, `LossSettings`; the target's own units.
+    network : Network or None
+        Of every model but "linear"; it encodes numbers itself.
     """
 
     model: ModelName
@@ -96,6 +101,7 @@ def plan_architecture(
     model: str,
     loss: str | None,
     loss_settings: LossSettings = LossSettings(),  # noqa: B008 (frozen)
+    options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
 ) -> Architecture:
     """Return the architecture for a dataset.
 
@@ -106,6 +112,8 @@ def plan_architecture(
     loss : str or None
         None takes the one that fits the target.
     loss_settings : LossSettings
+    options : NetworkOptions
+        Of every model but "linear".
 
     Raises
     ------
@@ -115,7 +123,9 @@ def plan_architecture(
     """
     if model not in MODELS:
         raise ConfigError(
-            f"no model {model!r}", where="--model", remedy=f"choose one of {', '.join(MODELS)}"
+            f"no model {model!r}{nearest(model, MODELS)}",
+            where="--model",
+            remedy=f"choose one of {', '.join(MODELS)}",
         )
     target = schema.target
     name = choose_loss(schema, loss, loss_settings)
@@ -127,7 +137,7 @@ def plan_architecture(
         target_mean, target_scale = target.statistics.mean, _inverse(target.statistics.std, 1.0)
     balanced = loss_settings.class_weights == "balanced"
     return Architecture(
-        model="linear",
+        model=model,  # type: ignore[arg-type]
         loss=name,
         n_scores=n_scores,
         mean=tuple(s.mean if s else 0.0 for s in statistics),
@@ -142,6 +152,7 @@ def plan_architecture(
         huber_delta=loss_settings.huber_delta,
         tweedie_power=loss_settings.tweedie_power,
         label_smoothing=loss_settings.label_smoothing,
+        network=None if model == "linear" else plan_network(schema, model, options),
     )
 
 

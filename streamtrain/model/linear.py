@@ -46,6 +46,11 @@ class LinearLayout:
         return self.n_dense_rows * self.n_scores
 
     @property
+    def n_values(self) -> int:
+        """Parameters that are not padding: all."""
+        return self.n_parameters
+
+    @property
     def n_tasks(self) -> int:
         """Tasks of a step's update: the numeric rows, and each field."""
         return 1 + len(self.cardinalities)

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import network as kernels
-from streamtrain.kernels.linear import table_size
+from streamtrain.kernels.linear_tables import table_size
 from streamtrain.kernels.network_table import F_WIDTH, Batch, Moving, Net, Work
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.kernels.team import Team
-from streamtrain.kernels.updates import H_L1, H_L2, UpdateRule
+from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.wiring import Start, Wiring, wire
 from streamtrain.seeds import derive_key
@@ -124,13 +124,13 @@ def _work(sizes: _Sizes, seed: int) -> Work:
 
 
 def network_scratch_bytes(
-    architecture: Architecture, *, batch_size: int, n_threads: int, clipped: bool = False
+    architecture: Architecture, *, batch_size: int, n_threads: int, clips_norm: bool = False
 ) -> int:
     """Return the bytes that `NetworkModel` keeps for a batch size and a team."""
     wiring = wiring_of(architecture)
     rows = piece_rows(wiring, batch_size)
     sizes = _sizes(
-        wiring, batch_size=batch_size, n_threads=n_threads, rows=rows, clipped=clipped
+        wiring, batch_size=batch_size, n_threads=n_threads, rows=rows, clipped=clips_norm
     )
     return sizes.n_bytes() + 64 * wiring.n_panels * _SCORE_TILE * n_threads
 
@@ -152,10 +152,11 @@ def make_net(architecture: Architecture) -> Net:
         plain=int(wiring.plain),
         score=wiring.score.panel,
         n_scores=architecture.n_scores,
+        n_dense=wiring.n_dense,
         loss=architecture.loss_number,
-        loss_shape=np.zeros(4, np.float32),
+        loss_shape=architecture.loss_shape(),
         target=np.array([architecture.target_mean, architecture.target_scale], np.float32),
-        class_weights=np.empty(0, np.float32),
+        class_weights=np.array(architecture.class_weights, np.float32),
         weight_scale=np.array([architecture.weight_scale], np.float32),
     )
 
@@ -171,8 +172,9 @@ class NetworkModel:
         Largest batch; 0 for scoring alone.
     seed : int
         Of dropout.
-    clip_value, clip_norm : float
-        Limits of the mean gradient's elements and of its norm; 0 for none.
+    clips_norm : bool
+        Whether the norm of the gradient is bounded: the gradients of all
+        fields are then kept at once.
     """
 
     def __init__(
@@ -182,14 +184,12 @@ class NetworkModel:
         *,
         batch_size: int = 0,
         seed: int = 0,
-        clip_value: float = 0.0,
-        clip_norm: float = 0.0,
+        clips_norm: bool = False,
     ) -> None:
         self.architecture = architecture
         self.layout = wiring_of(architecture)
         self._team = team
         self._net = make_net(architecture)
-        self._clips = np.array([clip_value, clip_norm])
         self._work: Work | None = None
         if batch_size:
             sizes = _sizes(
@@ -197,7 +197,7 @@ class NetworkModel:
                 batch_size=batch_size,
                 n_threads=team.n_threads,
                 rows=piece_rows(self.layout, batch_size),
-                clipped=clip_norm > 0,
+                clipped=clips_norm,
             )
             self._work = _work(sizes, seed)
         self._score_work: Work | None = None
@@ -208,6 +208,9 @@ class NetworkModel:
         key = np.uint64(derive_key("parameters", seed))
         for start in self.layout.starts:
             _draw(parameters, start, key)
+        # The scores' biases are the first parameters.
+        bias = self.architecture.initial_scores
+        parameters[: len(bias)] = bias
         return parameters
 
     def take_steps(
@@ -219,10 +222,12 @@ class NetworkModel:
         codes: Codes,
         target: Floats,
         weight: Floats,
+        exposure: Floats = _NOTHING,
         batch_size: int,
         step: int,
         rates: npt.NDArray[np.float64],
         step_sums: npt.NDArray[np.float64],
+        progressive: Floats | None = None,
     ) -> int:
         """Take one step on each of the consecutive batches of some rows.
 
@@ -231,18 +236,14 @@ class NetworkModel:
         assert self._work is not None
         n_rows = len(target)
         n_batches = -(-n_rows // batch_size)
-        free = rule.hyper.copy()
-        free[H_L1] = free[H_L2] = 0.0
         m = 16 * len(self._work.sums)
         n_tile = kernels.tile_rows(min(batch_size, m), self._team.n_threads)
         taken = self._team.run(
             kernels.train_network,
             self._net,
-            Moving(
-                parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper, free
-            ),
+            Moving(parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper),
             self._work,
-            Batch(numeric, codes, target, weight, _NOTHING),
+            Batch(numeric, codes, target, weight, exposure),
             batch_size,
             n_rows - (n_batches - 1) * batch_size,
             n_batches,
@@ -250,12 +251,13 @@ class NetworkModel:
             rates,
             step,
             n_tile,
-            self._clips,
             step_sums,
+            np.empty((0, self.architecture.n_scores), np.float32)
+            if progressive is None
+            else progressive,
         )
         # The loss in the target's own units.
-        if self.architecture.loss == "squared":
-            step_sums[:, 0] /= self.architecture.target_scale**2
+        step_sums[:, 0] /= self.architecture.loss_unit
         return int(taken)
 
     def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:
@@ -292,8 +294,12 @@ class NetworkModel:
             kernels.score_network,
             self._net,
             Moving(
-                np.ascontiguousarray(parameters), _NOTHING, _NOTHING, none, np.zeros(2),
-                np.zeros(1), np.zeros(1),
+                np.ascontiguousarray(parameters),
+                _NOTHING,
+                _NOTHING,
+                none,
+                np.zeros(2),
+                np.zeros(1),
             ),  # fmt: skip
             self._score_work,
             Batch(numeric, codes, _NOTHING, _NOTHING, _NOTHING),
@@ -328,5 +334,3 @@ def _draw(parameters: Floats, start: Start, key: np.uint64) -> None:
             lane = (places - np.uint64(start.first)) % np.uint64(start.every)
             drawn[(lane < start.low) | (lane >= start.high)] = 0.0
         parameters[start.first + first : start.first + first + n] = drawn
-
-

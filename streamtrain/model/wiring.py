@@ -302,9 +302,7 @@ class _Builder:
         elif layer.op == "residual":
             to = self._find(layer.to, where)
             if to.width != source.width:
-                raise ConfigError(
-                    f"cannot add {source.width} numbers to {to.width}", where=where
-                )
+                raise ConfigError(f"cannot add {source.width} numbers to {to.width}", where=where)
             self._op(0.0, kind=table.ADD, **read, out=to.panel, n_out=to.n_panels)
         elif layer.op == "cross":
             self._cross(layer, source, where)
@@ -345,8 +343,11 @@ class _Builder:
                 first = param + n_weights + q * _LANES
                 wiring.starts.append(Start(first, _LANES, "uniform", bound, *lanes))
         wiring.n_values += out.width * (source.width + (0 if adds else 1))
-        wiring.flops += 2 * out.width * source.width * (
-            3 if self._trained & set(range(source.panel, source.end)) else 2
+        wiring.flops += (
+            2
+            * out.width
+            * source.width
+            * (3 if self._trained & set(range(source.panel, source.end)) else 2)
         )
         # Wide layers: panels of derivatives that share a pass over the activations.
         n_q = max(1, min(4, out.n_panels // 4))

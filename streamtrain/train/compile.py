@@ -9,26 +9,35 @@ import numpy as np
 from streamtrain.kernels.scatter import class_indices, scatter_block
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
-from streamtrain.model.linear import LinearModel
+from streamtrain.model.models import make_model
+from streamtrain.model.network import ColumnEncoding, Layer, Network
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import OrderSettings, WindowPlan, epoch_windows, window_places
 
 
-def compile_kernels() -> None:
+def compile_kernels(family: str) -> None:
     """Compile the kernels of training, or load them from the cache.
 
     They depend on types alone, never on a model's shape or settings.
+
+    Parameters
+    ----------
+    family : {"linear", "network"}
     """
+    network = None
+    if family == "network":
+        network = Network((ColumnEncoding("standard"),), (1,), layers=(Layer("output"),))
     architecture = Architecture(
-        model="linear",
+        model="linear" if network is None else "mlp",
         loss="logistic",
         n_scores=1,
         mean=(0.0,),
         scale=(1.0,),
         cardinalities=(2,),
+        network=network,
     )
     with Team(1) as team:
-        model = LinearModel(architecture, team, batch_size=1)
+        model = make_model(architecture, team, batch_size=1)
         parameters = model.initial_parameters(0)
         rule = make_rule(
             OptimizerSettings(l2=1e-9),
@@ -61,5 +70,5 @@ def compile_kernels() -> None:
 
 
 if __name__ == "__main__":
-    compile_kernels()
+    compile_kernels(sys.argv[1])
     sys.exit(0)

@@ -17,8 +17,8 @@ import numpy as np
 
 from streamtrain import memory
 from streamtrain.errors import DivergedError, StoppedError, StreamtrainError
-from streamtrain.model.linear import LinearModel
 from streamtrain.model.losses import class_values
+from streamtrain.model.models import Model
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, Segment
 from streamtrain.scoring import evaluate_split
@@ -39,7 +39,7 @@ class Loop:
     Parameters
     ----------
     dataset : Dataset
-    model : LinearModel
+    model : Model
     state : TrainState
         Updated in place.
     settings : TrainSettings
@@ -55,7 +55,7 @@ class Loop:
     def __init__(
         self,
         dataset: Dataset,
-        model: LinearModel,
+        model: Model,
         state: TrainState,
         *,
         settings: TrainSettings,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from streamtrain import memory
 from streamtrain.model.architecture import Architecture
-from streamtrain.model.linear import layout_of, scratch_bytes
+from streamtrain.model.models import layout_of, scratch_bytes
 from streamtrain.optim.optimizers import rule_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
 from streamtrain.reader.windows import row_bytes
@@ -116,7 +116,7 @@ def plan_memory(
         )
         rows = 2 * window + SCORING_ROWS
         scored = rows * per_row + max(b.n_bytes for b in valid)
-        scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * layout.n_scores)
+        scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
     n_windows = resources.prefetch + 1
     parts = {
         "interpreter and code": interpreter_bytes,
@@ -124,7 +124,7 @@ def plan_memory(
         "optimizer state": state,
         "checkpoint or model file": checkpoint,
         "activations": scratch_bytes(
-            layout,
+            architecture,
             batch_size=settings.batch_size,
             n_threads=resources.n_threads,
             clips_norm=settings.optimizer.clip_norm > 0,

@@ -16,7 +16,7 @@ from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.model.architecture import Architecture, plan_architecture
-from streamtrain.model.linear import LinearModel
+from streamtrain.model.models import Model, make_model
 from streamtrain.model_file import (
     MODEL_NAME,
     ModelFile,
@@ -104,6 +104,7 @@ def train(
         model=settings.model,
         loss=settings.loss,
         loss_settings=settings.loss_settings,
+        options=settings.network,
     )
     settings = msgspec.structs.replace(
         settings, loss=architecture.loss, optimizer=settings.optimizer.resolved()
@@ -184,8 +185,9 @@ class _Session:
         tame_allocators()
         with Team(self._resources.n_threads) as team:
             started = time.perf_counter()
-            apart_s = compile_apart("streamtrain.train.compile", "linear")
-            compile_kernels()
+            family = "linear" if self._architecture.network is None else "network"
+            apart_s = compile_apart("streamtrain.train.compile", family)
+            compile_kernels(family)
             load_s = time.perf_counter() - started - apart_s
             self._apart_s = apart_s
             # Read now: a damaged one is found before training, and its bytes are counted.
@@ -224,7 +226,13 @@ class _Session:
         self, team: Team, plan: MemoryPlan, apart_s: float, load_s: float
     ) -> Generator[Event, None, None]:
         settings, dataset = self._settings, self._dataset
-        model = LinearModel(self._architecture, team, batch_size=settings.batch_size)
+        model = make_model(
+            self._architecture,
+            team,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            clips_norm=settings.optimizer.clip_norm > 0,
+        )
         parameters = model.initial_parameters(settings.seed)
         state = TrainState(
             parameters,
@@ -240,7 +248,7 @@ class _Session:
             "target": dataset.schema.target.name,
             "classes": list(dataset.schema.target.classes),
             "rows": n_rows,
-            "parameters": len(parameters),
+            "parameters": model.layout.n_values,
             "steps_per_epoch": settings.steps_per_epoch(n_rows),
             "total_steps": settings.total_steps(n_rows),
             "batch_size": settings.batch_size,
@@ -295,7 +303,7 @@ class _Session:
                 checkpoints.discard(Path(found.where))
         return None, passed_over
 
-    def _finish(self, model: LinearModel, state: TrainState, loop: Loop) -> Event:
+    def _finish(self, model: Model, state: TrainState, loop: Loop) -> Event:
         settings, dataset = self._settings, self._dataset
         best = settings.early_stop > 0 and state.progress.best_epoch >= 0
         parameters = state.best if best else model.settled(state.parameters, state.rule)
@@ -321,7 +329,7 @@ class _Session:
         }
 
 
-def _rule(model: LinearModel, settings: TrainSettings) -> UpdateRule:
+def _rule(model: Model, settings: TrainSettings) -> UpdateRule:
     return make_rule(
         settings.optimizer,
         n_parameters=model.layout.n_parameters,

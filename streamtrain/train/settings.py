@@ -10,6 +10,7 @@ import msgspec
 
 from streamtrain.errors import ConfigError
 from streamtrain.model.losses import ClassWeights, LossSettings
+from streamtrain.model.network import NetworkOptions
 from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
 from streamtrain.optim.schedules import Schedule, ScheduleName
 from streamtrain.store.dataset import IoMethod
@@ -30,11 +31,13 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Parameters
     ----------
     model : str
-        "linear".
+        "linear", "fm", "mlp", "wide-deep", "deepfm", "dcn" or "custom".
     loss : str or None
         None guesses it from the target.
     quantile, huber_delta, tweedie_power, label_smoothing, class_weights
         As `LossSettings` has them.
+    network : NetworkOptions
+        Of every model but "linear".
     optimizer : OptimizerSettings
     lr : float or None
         Highest learning rate; None takes the optimizer's default. Larger
@@ -75,6 +78,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tweedie_power: float = LossSettings().tweedie_power
     label_smoothing: float = LossSettings().label_smoothing
     class_weights: ClassWeights = "none"
+    network: NetworkOptions = NetworkOptions()
     optimizer: OptimizerSettings = OptimizerSettings()
     lr: float | None = None
     embedding_lr: float | None = None
@@ -114,6 +118,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{getattr(self, name)} is over 2^63 - 1", where=option)
         self.loss_settings.check()
+        self.network.check()
         self.optimizer.check()
         self.plan_schedule(1).check()
         if not 0 < self.table_rate_factor < math.inf:

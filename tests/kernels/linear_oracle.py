@@ -187,7 +187,15 @@ def oracle_steps(problem, settings, batch_size, rates, *, step=0, table_factor=1
 
 
 def kernel_steps(
-    problem, settings, batch_size, rates, *, step=0, n_threads=1, calls=None, table_factor=1.0,
+    problem,
+    settings,
+    batch_size,
+    rates,
+    *,
+    step=0,
+    n_threads=1,
+    calls=None,
+    table_factor=1.0,
     progressive=None,
 ):
     """Train with the kernels; return (settled parameters, sums, steps taken, rule)."""

@@ -1,0 +1,84 @@
+"""Options of the networks: one place for every command that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from streamtrain.cli.values import LAYERS, WIDTHS
+
+NETWORK_OPTIONS = (
+    "hidden", "activation", "dropout", "layer_norm", "residual", "cross_layers", "embedding_dim",
+    "numeric_encoding", "bins", "layers",
+)  # fmt: skip
+"""Names of the parameters, which are fields of `NetworkOptions` too."""
+
+_OPTIONS = (
+    click.option(
+        "--hidden",
+        type=WIDTHS,
+        metavar="N,N,...",
+        show_default="by the model",
+        help="Widths of the hidden layers.",
+    ),
+    click.option(
+        "--activation",
+        metavar="NAME",
+        show_default="relu",
+        help="Of hidden layers: relu, gelu, silu or tanh.",
+    ),
+    click.option(
+        "--dropout",
+        type=float,
+        metavar="SHARE",
+        show_default="by the model",
+        help="Share of a hidden layer set to 0 in training.",
+    ),
+    click.option("--layer-norm", is_flag=True, help="Normalise the sums of every hidden layer."),
+    click.option("--residual", is_flag=True, help="Add hidden layers of equal width up."),
+    click.option(
+        "--cross-layers",
+        type=int,
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="Cross layers of dcn.",
+    ),
+    click.option(
+        "--embedding-dim",
+        type=int,
+        metavar="K",
+        show_default="by the categories, fm and deepfm 8",
+        help="Numbers of an embedding.",
+    ),
+    click.option(
+        "--numeric-encoding",
+        metavar="NAME",
+        show_default="by the model",
+        help="How numbers enter: standard, robust, quantile, ple (piecewise linear) or plr "
+        "(periodic).",
+    ),
+    click.option(
+        "--bins",
+        type=int,
+        default=48,
+        show_default=True,
+        metavar="N",
+        help="Pieces of ple, 2 to 64.",
+    ),
+    click.option(
+        "--layers",
+        type=LAYERS,
+        metavar="JSON",
+        help="Table of the custom model; [[layers]] in a configuration file. See docs/networks.md.",
+    ),
+)
+
+
+def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the networks."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function

@@ -1,0 +1,104 @@
+"""How numeric columns enter a network, from the statistics of the train split."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+
+from streamtrain.model.network import ColumnEncoding
+from streamtrain.store.schema import QUANTILE_PROBABILITIES, Column, NumericStatistics
+
+_TINY = float(np.finfo(np.float32).tiny)
+_NOTHING = ColumnEncoding("standard", 0.0, 0.0)
+
+
+def plan_encoding(column: Column, kind: str, *, bins: int) -> ColumnEncoding:
+    """Return the encoding of a numeric column.
+
+    Parameters
+    ----------
+    column : Column
+    kind : {"standard", "robust", "quantile", "ple", "plr"}
+        "plr" makes its sines of the column as "quantile" has it.
+    bins : int
+        Of "ple": at most so many, fewer where values repeat.
+
+    Returns
+    -------
+    ColumnEncoding
+        Nothing but an indicator for a column of one value or none.
+    """
+    statistics = column.statistics
+    indicator = column.statistics is not None and column.statistics.missing > 0
+    if statistics is None or statistics.count == 0 or statistics.maximum <= statistics.minimum:
+        made = _NOTHING
+    elif kind == "standard":
+        made = ColumnEncoding("standard", statistics.mean, _inverse(statistics.std))
+    elif kind == "robust":
+        made = _robust(statistics)
+    elif kind == "ple":
+        made = _pieces(statistics, bins)
+    else:
+        made = _quantile(statistics)
+    return ColumnEncoding(
+        made.kind, made.shift, made.scale, made.knots, made.heights, indicator=indicator
+    )
+
+
+def _inverse(spread: float) -> float:
+    return 1.0 / spread if spread >= _TINY else 0.0
+
+
+def _rising(values: list[float]) -> list[float]:
+    """Return the values that rise as float32 too, each once."""
+    kept: list[float] = []
+    for value in values:
+        if not kept or np.float32(value) > np.float32(kept[-1]):
+            kept.append(float(np.float32(value)))
+    return kept
+
+
+def _edges(statistics: NumericStatistics) -> list[float]:
+    """Return the quantiles, with the true least and greatest value at the ends."""
+    inner = statistics.quantiles[1:-1] if len(statistics.quantiles) > 2 else ()
+    return [statistics.minimum, *inner, statistics.maximum]
+
+
+def _robust(statistics: NumericStatistics) -> ColumnEncoding:
+    """Median and interquartile range, or where that is 0 the whole (RealMLP)."""
+    quantiles = statistics.quantiles
+    middle = quantiles[len(quantiles) // 2] if quantiles else statistics.mean
+    spread = quantiles[3 * len(quantiles) // 4] - quantiles[len(quantiles) // 4] if quantiles else 0
+    if spread < _TINY:
+        spread = (statistics.maximum - statistics.minimum) / 2
+    return ColumnEncoding("robust", middle, _inverse(spread))
+
+
+def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
+    edges = _edges(statistics)
+    at = np.linspace(0, len(edges) - 1, bins + 1).round().astype(int)
+    knots = _rising([edges[i] for i in at])
+    if len(knots) < 2:
+        return _NOTHING
+    return ColumnEncoding("pieces", knots=tuple(knots))
+
+
+def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
+    """The curve that makes the train split normal; equal values get their middle height."""
+    edges = _edges(statistics)
+    normal = NormalDist()
+    last = len(edges) - 1
+    probabilities = [QUANTILE_PROBABILITIES[i] if last == 64 else i / last for i in range(last + 1)]
+    knots, heights = [], []
+    first = 0
+    for k in range(len(edges)):
+        if k < last and np.float32(edges[k + 1]) <= np.float32(edges[first]):
+            continue
+        middle = (probabilities[first] + probabilities[k]) / 2
+        knots.append(float(np.float32(edges[first])))
+        heights.append(normal.inv_cdf(min(max(middle, 1 / 256), 255 / 256)))
+        first = k + 1
+    if len(knots) < 2:
+        return _NOTHING
+    return ColumnEncoding("quantile", knots=tuple(knots), heights=tuple(heights))
