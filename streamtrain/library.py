@@ -300,6 +300,8 @@ class Trainer:
         if loss not in LOSSES:
             raise ConfigError(f"no loss {loss!r}{nearest(loss, LOSSES)}", where="loss")
         settings.loss_settings.check_use(loss)
+        if settings.cross:
+            raise ConfigError("arrays have no named columns", where="cross")
         self._architecture = Architecture(
             model=model,  # type: ignore[arg-type]
             loss=loss,  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from streamtrain.cli.values import LAYERS, WIDTHS
+from streamtrain.cli.values import LAYERS, NAMES, WIDTHS
 
 NETWORK_OPTIONS = (
     "hidden", "activation", "dropout", "layer_norm", "residual", "cross_layers", "embedding_dim",
@@ -67,6 +67,21 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="Pieces of ple, 2 to 64.",
+    ),
+    click.option(
+        "--cross",
+        type=NAMES,
+        multiple=True,
+        metavar="A,B",
+        help="Cross categorical columns: a category for every combination. May be repeated.",
+    ),
+    click.option(
+        "--cross-size",
+        type=int,
+        default=1 << 18,
+        show_default=True,
+        metavar="N",
+        help="Most categories of a cross; more combinations are hashed into so many.",
     ),
     click.option(
         "--layers",

@@ -251,6 +251,8 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         loss=options["loss"],
         **{name: options[name] for name in LOSS_OPTIONS},
         network=_network(options, NetworkOptions),
+        cross=tuple(options["cross"]),
+        cross_size=options["cross_size"],
         optimizer=OptimizerSettings(
             name=options["optimizer"],
             momentum=options["momentum"],

@@ -124,7 +124,9 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         **(ctx.default_map or {}),
         **{
             # As text, as on the line: click would take 1.5 epochs for 1.
-            str(names[name]): _as_text(v)
+            str(names[name]): [_as_text(item) for item in v]
+            if isinstance(v, list) and known[str(names[name])].multiple
+            else _as_text(v)
             for name, v in options.items()
         },
     }

@@ -37,7 +37,7 @@ from streamtrain.kernels.network_table import (
     T_OP,
     TABLE_TASK,
 )
-from streamtrain.kernels.team import barrier, next_task
+from streamtrain.kernels.team import barrier, cycles, next_task
 from streamtrain.kernels.updates import (
     H_CLIP_NORM,
     H_L1,
@@ -157,6 +157,7 @@ def train_network(
         weight_sum = 0.0
         piece = 0
         while piece < n_rows:
+            started = cycles()
             n = min(m, n_rows - piece)
             n_tiles = (n + n_tile - 1) // n_tile
             while True:
@@ -172,13 +173,18 @@ def train_network(
                     net, work, thread, batch, at, r0, rows, per_row, work.sums, progressive
                 )
                 backward_tile(net, moving, work, piece + r0, position, r0, rows)
+            done = cycles()
             barrier(words, n_threads)
+            if thread == 0:
+                work.clock[0] += done - started
+                work.clock[2] += cycles() - done
             # Every thread adds the groups in the same order and so decides alike.
             for g in range((n + 15) // 16):
                 loss_sum += work.sums[g, 0]
                 weight_sum += work.sums[g, 1]
             if not math.isfinite(loss_sum):
                 break
+            started = cycles()
             last_piece = piece + n >= n_rows
             while True:
                 number = next_task(words, n_threads)
@@ -207,7 +213,11 @@ def train_network(
                         net, task, moving, work, optimizer, rate, correct1, correct2, keep,
                         threshold,
                     )  # fmt: skip
+            done = cycles()
             barrier(words, n_threads)
+            if thread == 0:
+                work.clock[1] += done - started
+                work.clock[2] += cycles() - done
             piece += n
         if thread == 0:
             step_sums[s, 0] = loss_sum

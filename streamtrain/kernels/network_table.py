@@ -152,6 +152,8 @@ class Work(NamedTuple):
     table_gradient : (S, n) float32; gathered : (S, 3, n) float32; n_unique : (S,) int64
     block : (T, max(256, 2 C)) float32; zeros, ones : (16,) float32
     key : (1,) uint64, of dropout
+    clock : (3,) int64, added to
+        Cycles of thread 0 in rows, in parameters, and waiting for others.
     """
 
     act: Floats
@@ -174,6 +176,7 @@ class Work(NamedTuple):
     zeros: Floats
     ones: Floats
     key: npt.NDArray[np.uint64]
+    clock: npt.NDArray[np.int64]
 
 
 def as_row(**values: Any) -> list[int]:

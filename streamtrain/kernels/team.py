@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -43,9 +44,14 @@ if JIT_DISABLED:
     def _yield_core():
         return 0
 
+    def cycles():
+        """Do as the compiled one does."""
+        return time.perf_counter_ns()
+
 else:
     from llvmlite import ir
     from numba import types
+    from numba.core import cgutils
     from numba.extending import intrinsic
     from numba.np.arrayobj import make_array
 
@@ -76,6 +82,17 @@ else:
             return ir.Constant(ir.IntType(64), 0)
 
         return types.int64(words, types.intp, types.int64), codegen
+
+    @intrinsic
+    def cycles(typingctx):
+        """Return the core's running count of cycles, int64: for shares of time alone."""
+
+        def codegen(context, builder, signature, args):
+            kind = ir.FunctionType(ir.IntType(64), [])
+            counter = cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter")
+            return builder.call(counter, [])
+
+        return types.int64(), codegen
 
     _yield_core = types.ExternalFunction("sched_yield", types.int32())
 

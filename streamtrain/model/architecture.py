@@ -12,6 +12,7 @@ from streamtrain.config import nearest
 from streamtrain.errors import ConfigError
 from streamtrain.kernels import losses as kernels
 from streamtrain.kernels.losses import LOSSES
+from streamtrain.model.crosses import Cross, plan_crosses
 from streamtrain.model.losses import (
     STANDARDISED,
     LossName,
@@ -55,6 +56,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Settings of the loss, `LossSettings`; the target's own units.
     network : Network or None
         Of every model but "linear"; it encodes numbers itself.
+    crosses : tuple of Cross
+        More fields, behind the F.
     """
 
     model: ModelName
@@ -73,6 +76,12 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tweedie_power: float = 1.5
     label_smoothing: float = 0.0
     network: Network | None = None
+    crosses: tuple[Cross, ...] = ()
+
+    @property
+    def field_sizes(self) -> tuple[int, ...]:
+        """Codes of every field that the model has a table for, crosses last."""
+        return (*self.cardinalities, *(cross.size for cross in self.crosses))
 
     @property
     def loss_number(self) -> int:
@@ -102,6 +111,8 @@ def plan_architecture(
     loss: str | None,
     loss_settings: LossSettings = LossSettings(),  # noqa: B008 (frozen)
     options: NetworkOptions = NetworkOptions(),  # noqa: B008 (frozen)
+    crosses: tuple[tuple[str, ...], ...] = (),
+    cross_size: int = 1 << 18,
 ) -> Architecture:
     """Return the architecture for a dataset.
 
@@ -114,6 +125,10 @@ def plan_architecture(
     loss_settings : LossSettings
     options : NetworkOptions
         Of every model but "linear".
+    crosses : tuple of tuple of str
+        Names of categorical columns to cross.
+    cross_size : int
+        Most codes of a cross; more combinations are hashed into so many.
 
     Raises
     ------
@@ -135,6 +150,7 @@ def plan_architecture(
     target_mean, target_scale = 0.0, 1.0
     if name in STANDARDISED:
         target_mean, target_scale = target.statistics.mean, _inverse(target.statistics.std, 1.0)
+    crossed = plan_crosses(schema, crosses, max_size=cross_size)
     balanced = loss_settings.class_weights == "balanced"
     return Architecture(
         model=model,  # type: ignore[arg-type]
@@ -152,7 +168,10 @@ def plan_architecture(
         huber_delta=loss_settings.huber_delta,
         tweedie_power=loss_settings.tweedie_power,
         label_smoothing=loss_settings.label_smoothing,
-        network=None if model == "linear" else plan_network(schema, model, options),
+        network=None
+        if model == "linear"
+        else plan_network(schema, model, options, cross_sizes=tuple(c.size for c in crossed)),
+        crosses=crossed,
     )
 
 

@@ -12,6 +12,7 @@ from streamtrain.kernels.linear_tables import table_size
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
+from streamtrain.model.crosses import Crosser
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -69,9 +70,7 @@ class LinearLayout:
 
 def layout_of(architecture: Architecture) -> LinearLayout:
     """Return the layout of an architecture's parameters."""
-    return LinearLayout(
-        len(architecture.mean), tuple(architecture.cardinalities), architecture.n_scores
-    )
+    return LinearLayout(len(architecture.mean), architecture.field_sizes, architecture.n_scores)
 
 
 def scratch_bytes(
@@ -113,6 +112,7 @@ class LinearModel:
         self.architecture = architecture
         self.layout = layout_of(architecture)
         self._team = team
+        self._crosser = Crosser(architecture.crosses, architecture.cardinalities)
         self._batch_size = batch_size
         self._mean = np.array(architecture.mean, np.float32)
         self._scale = np.array(architecture.scale, np.float32)
@@ -197,7 +197,7 @@ class LinearModel:
         taken = self._team.run(
             kernels.train_linear,
             numeric,
-            codes,
+            self._crosser(codes),
             target,
             weight,
             exposure,
@@ -273,7 +273,7 @@ class LinearModel:
         self._team.run(
             kernels.score_linear,
             numeric,
-            codes,
+            self._crosser(codes),
             parameters,
             self._mean,
             self._scale,

@@ -15,6 +15,7 @@ from streamtrain.kernels.row_key import row_keys
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
+from streamtrain.model.crosses import Crosser
 from streamtrain.model.wiring import Start, Wiring, wire
 from streamtrain.seeds import derive_key
 
@@ -32,7 +33,7 @@ def wiring_of(architecture: Architecture) -> Wiring:
     assert architecture.network is not None
     return wire(
         architecture.network,
-        cardinalities=tuple(architecture.cardinalities),
+        cardinalities=architecture.field_sizes,
         n_scores=architecture.n_scores,
     )
 
@@ -120,6 +121,7 @@ def _work(sizes: _Sizes, seed: int) -> Work:
         zeros=np.zeros(16, np.float32),
         ones=np.ones(16, np.float32),
         key=np.array([derive_key("dropout", seed)], np.uint64),
+        clock=np.zeros(3, np.int64),
     )
 
 
@@ -190,6 +192,7 @@ class NetworkModel:
         self.layout = wiring_of(architecture)
         self._team = team
         self._net = make_net(architecture)
+        self._crosser = Crosser(architecture.crosses, architecture.cardinalities)
         self._work: Work | None = None
         if batch_size:
             sizes = _sizes(
@@ -243,7 +246,7 @@ class NetworkModel:
             self._net,
             Moving(parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper),
             self._work,
-            Batch(numeric, codes, target, weight, exposure),
+            Batch(numeric, self._crosser(codes), target, weight, exposure),
             batch_size,
             n_rows - (n_batches - 1) * batch_size,
             n_batches,
@@ -259,6 +262,13 @@ class NetworkModel:
         # The loss in the target's own units.
         step_sums[:, 0] /= self.architecture.loss_unit
         return int(taken)
+
+    def phase_shares(self) -> dict[str, float]:
+        """Return the shares of the caller's time in rows, in parameters, and waiting, so far."""
+        assert self._work is not None
+        total = max(int(self._work.clock.sum()), 1)
+        names = ("rows", "parameters", "waiting")
+        return {n: int(c) / total for n, c in zip(names, self._work.clock, strict=True)}
 
     def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:
         """Return the parameters with all decay caught up; the rule stays as it is."""
@@ -302,7 +312,7 @@ class NetworkModel:
                 np.zeros(1),
             ),  # fmt: skip
             self._score_work,
-            Batch(numeric, codes, _NOTHING, _NOTHING, _NOTHING),
+            Batch(numeric, self._crosser(codes), _NOTHING, _NOTHING, _NOTHING),
             _SCORE_TILE,
             out,
         )

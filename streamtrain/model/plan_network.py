@@ -19,7 +19,9 @@ _EMBEDDING_SCALE = 0.1
 _FM_SCALE = 0.05
 
 
-def plan_network(schema: Schema, model: str, options: NetworkOptions) -> Network:
+def plan_network(
+    schema: Schema, model: str, options: NetworkOptions, *, cross_sizes: tuple[int, ...] = ()
+) -> Network:
     """Return the network for a dataset.
 
     Raises
@@ -29,7 +31,7 @@ def plan_network(schema: Schema, model: str, options: NetworkOptions) -> Network
     """
     kind = options.numeric_encoding or "quantile"
     columns = tuple(plan_encoding(c, kind, bins=options.bins) for c in schema.numeric)
-    cardinalities = tuple(c.cardinality for c in schema.categorical)
+    cardinalities = (*(c.cardinality for c in schema.categorical), *cross_sizes)
     return _network(model, options, columns, cardinalities)
 
 

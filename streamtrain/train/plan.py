@@ -118,6 +118,10 @@ def plan_memory(
         scored = rows * per_row + max(b.n_bytes for b in valid)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
     n_windows = resources.prefetch + 1
+    blocks = settings.window_blocks or choose_window_blocks(
+        block_rows, row_bytes=per_row, budget_bytes=budget // WINDOW_SHARE
+    )
+    rows = largest_window(block_rows, blocks)
     parts = {
         "interpreter and code": interpreter_bytes,
         "parameters": parameters * (1 + copies) + best,
@@ -129,15 +133,12 @@ def plan_memory(
             n_threads=resources.n_threads,
             clips_norm=settings.optimizer.clip_norm > 0,
         ),
+        "crossed codes": 4 * len(architecture.field_sizes) * rows if architecture.crosses else 0,
         "spill of one batch": settings.batch_size * per_row,
         "read buffers": resources.n_readers * block_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "reserve": _RESERVE_BYTES,
     }
-    blocks = settings.window_blocks or choose_window_blocks(
-        block_rows, row_bytes=per_row, budget_bytes=budget // WINDOW_SHARE
-    )
-    rows = largest_window(block_rows, blocks)
     parts["windows"] = n_windows * rows * per_row
     largest = max(parts, key=lambda name: parts[name])
     memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))

@@ -105,6 +105,8 @@ def train(
         loss=settings.loss,
         loss_settings=settings.loss_settings,
         options=settings.network,
+        crosses=settings.cross,
+        cross_size=settings.cross_size,
     )
     settings = msgspec.structs.replace(
         settings, loss=architecture.loss, optimizer=settings.optimizer.resolved()

@@ -38,6 +38,11 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         As `LossSettings` has them.
     network : NetworkOptions
         Of every model but "linear".
+    cross : tuple of tuple of str
+        Categorical columns to cross: a code for every combination.
+    cross_size : int
+        Most codes of a cross; more combinations are hashed into so many. Fewer
+        take less memory and mix more of them up.
     optimizer : OptimizerSettings
     lr : float or None
         Highest learning rate; None takes the optimizer's default. Larger
@@ -79,6 +84,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_smoothing: float = LossSettings().label_smoothing
     class_weights: ClassWeights = "none"
     network: NetworkOptions = NetworkOptions()
+    cross: tuple[tuple[str, ...], ...] = ()
+    cross_size: int = 1 << 18
     optimizer: OptimizerSettings = OptimizerSettings()
     lr: float | None = None
     embedding_lr: float | None = None
@@ -119,6 +126,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ConfigError(f"{getattr(self, name)} is over 2^63 - 1", where=option)
         self.loss_settings.check()
         self.network.check()
+        if not 2 <= self.cross_size <= 1 << 30:
+            raise ConfigError(f"{self.cross_size} is not from 2 to 2^30", where="--cross-size")
         self.optimizer.check()
         self.plan_schedule(1).check()
         if not 0 < self.table_rate_factor < math.inf:
