@@ -332,7 +332,7 @@ class _Ingest:
     ) -> Schema:
         found: dict[str, Column] = {}
         stats: list[NumericStatistics] = [
-            second.moments.statistics(c, second.sample.quantiles(c))
+            second.moments.statistics(c, second.sample)
             for c in range(len(columns.stored) - len(columns.categorical))
         ]
         for c, name in enumerate(columns.numeric):

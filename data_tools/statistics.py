@@ -13,6 +13,7 @@ from streamtrain.kernels.row_key import row_keys
 from streamtrain.store.schema import QUANTILE_PROBABILITIES, NumericStatistics
 
 SAMPLE_ROWS = 16_384
+N_KNOTS = len(QUANTILE_PROBABILITIES)
 
 
 class Moments:
@@ -33,14 +34,16 @@ class Moments:
         merge_moments(block, self._state)
         self._n_rows += block.shape[1]
 
-    def statistics(self, c: int, quantiles: tuple[float, ...] = ()) -> NumericStatistics:
-        """Return the statistics of column `c`."""
+    def statistics(self, c: int, sample: RowSample | None = None) -> NumericStatistics:
+        """Return the statistics of column `c`, quantiles and knots from a sample."""
+        quantiles = sample.quantiles(c) if sample else ()
+        knots, ranks = sample.knots(c) if sample else ((), ())
         count, mean, squares, low, high = self._state[c].tolist()
         if count == 0:
-            return NumericStatistics(0, self._n_rows, 0.0, 0.0, 0.0, 0.0, quantiles)
+            return NumericStatistics(0, self._n_rows, 0.0, 0.0, 0.0, 0.0)
         std = float(np.sqrt(squares / count))
         return NumericStatistics(
-            int(count), self._n_rows - int(count), mean, std, low, high, quantiles
+            int(count), self._n_rows - int(count), mean, std, low, high, quantiles, knots, ranks
         )
 
 
@@ -88,3 +91,50 @@ class RowSample:
         # No interpolation between values: each quantile is a value of the column.
         found = np.quantile(values, QUANTILE_PROBABILITIES, method="inverted_cdf")
         return tuple(found.tolist())
+
+    def knots(self, c: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the knots of column `c` and their ranks; see `NumericStatistics`."""
+        values = self._rows[c].astype(np.float64)
+        values, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+        if not len(values):
+            return (), ()
+        ranks = (np.cumsum(counts) - 0.5 * counts) / counts.sum()
+        picked = pick_knots(counts, N_KNOTS)
+        return tuple(values[picked].tolist()), tuple(ranks[picked].tolist())
+
+
+def pick_knots(counts: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    """Return the places of at most n of some rising values, by how often each occurs.
+
+    Parameters
+    ----------
+    counts : (m,) int64
+        Each at least 1.
+    n : int
+        At least 2.
+
+    Returns
+    -------
+    (<= n,) int64
+        Rising. The first and the last value are among them, and every value that
+        occurs more often than the others would at their share; these are picked
+        at equal distances of their own count.
+    """
+    m = len(counts)
+    if m <= n:
+        return np.arange(m)
+    heavy = np.zeros(m, np.bool_)
+    heavy[[0, -1]] = True
+    while (left := n - int(heavy.sum())) > 0:
+        light_count = int(counts[~heavy].sum())
+        more = ~heavy & (counts * left > light_count)
+        if not more.any():
+            break
+        # The heaviest first: they are at most as many as places.
+        order = np.argsort(-counts[more], kind="stable")[:left]
+        heavy[np.flatnonzero(more)[order]] = True
+    light = np.flatnonzero(~heavy)
+    passed = np.cumsum(counts[light])
+    at = (np.arange(max(left, 0)) + 0.5) / max(left, 1) * passed[-1]
+    chosen = light[np.searchsorted(passed, at)]
+    return np.union1d(np.flatnonzero(heavy), chosen)

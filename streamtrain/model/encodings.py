@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 
 from streamtrain.model.network import ColumnEncoding
-from streamtrain.store.schema import QUANTILE_PROBABILITIES, Column, NumericStatistics
+from streamtrain.store.schema import Column, NumericStatistics
 
 _TINY = float(np.finfo(np.float32).tiny)
 _NOTHING = ColumnEncoding("standard", 0.0, 0.0)
@@ -60,8 +60,9 @@ def _rising(values: list[float]) -> list[float]:
 
 
 def _edges(statistics: NumericStatistics) -> list[float]:
-    """Return the quantiles, with the true least and greatest value at the ends."""
-    inner = statistics.quantiles[1:-1] if len(statistics.quantiles) > 2 else ()
+    """Return the knots, with the true least and greatest value at the ends."""
+    # A sample of one value only: its column may still have two.
+    inner = statistics.knots[1:-1]
     return [statistics.minimum, *inner, statistics.maximum]
 
 
@@ -85,20 +86,18 @@ def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
 
 
 def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
-    """The curve that makes the train split normal; equal values get their middle height."""
-    edges = _edges(statistics)
+    """The curve that makes the train split normal: each knot's height is that of its rank."""
     normal = NormalDist()
-    last = len(edges) - 1
-    probabilities = [QUANTILE_PROBABILITIES[i] if last == 64 else i / last for i in range(last + 1)]
-    knots, heights = [], []
-    first = 0
-    for k in range(len(edges)):
-        if k < last and np.float32(edges[k + 1]) <= np.float32(edges[first]):
+    edges = _edges(statistics)
+    ranks = statistics.ranks if len(statistics.ranks) == len(edges) else (0.0, 1.0)
+    knots: list[float] = []
+    heights: list[float] = []
+    for edge, rank in zip(edges, ranks, strict=True):
+        value = float(np.float32(edge))
+        if knots and value <= knots[-1]:
             continue
-        middle = (probabilities[first] + probabilities[k]) / 2
-        knots.append(float(np.float32(edges[first])))
-        heights.append(normal.inv_cdf(min(max(middle, 1 / 256), 255 / 256)))
-        first = k + 1
+        knots.append(value)
+        heights.append(normal.inv_cdf(min(max(rank, 1 / 512), 511 / 512)))
     if len(knots) < 2:
         return _NOTHING
     return ColumnEncoding("quantile", knots=tuple(knots), heights=tuple(heights))
