@@ -169,7 +169,8 @@ def train(
     **settings
         Fields of `streamtrain.train.settings.TrainSettings` (model, loss, lr,
         epochs, batch_size, seed, ...), and of `OptimizerSettings` with
-        ``optimizer`` for its name (momentum, beta1, beta2, epsilon, l1, l2).
+        ``optimizer`` for its name (momentum, beta1, beta2, epsilon, l1, l2,
+        rho, ftrl_beta, clip_value, clip_norm).
 
     Yields
     ------
@@ -249,10 +250,12 @@ class Trainer:
     optimizer : str
     lr : float or None
         None takes the optimizer's default.
+    embedding_lr : float or None
+        Rate of rows of categories; None takes that of the others.
     threads : int
         0 takes every core this process may use. Never changes a result.
     **optimizer_settings
-        momentum, beta1, beta2, epsilon, l1, l2.
+        Other fields of `OptimizerSettings`: momentum, beta1, l2, clip_norm, ...
 
     Notes
     -----
@@ -269,12 +272,20 @@ class Trainer:
         n_classes: int = 2,
         optimizer: str = "adagrad",
         lr: float | None = None,
+        embedding_lr: float | None = None,
         threads: int = 0,
         **optimizer_settings: float,
     ) -> None:
+        for name in optimizer_settings:
+            if name not in OptimizerSettings.__struct_fields__:
+                known = OptimizerSettings.__struct_fields__
+                raise ConfigError(f"no setting {name!r}{nearest(name, known)}", where="Trainer")
         settings = make_settings(
-            {"model": model, "loss": loss, "optimizer": optimizer, "lr": lr, **optimizer_settings}
-        )
+            {
+                "model": model, "loss": loss, "optimizer": optimizer, "lr": lr,
+                "embedding_lr": embedding_lr, **optimizer_settings,
+            }
+        )  # fmt: skip
         settings.check()
         if model != "linear":
             raise ConfigError(f"no model {model!r}", where="model", remedy="use 'linear'")

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from streamtrain.cli.learning import learning_options, learning_settings
 from streamtrain.cli.output import duration, echo_json, figure, metrics_text
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
@@ -21,8 +22,7 @@ from streamtrain.cli.values import (
     memory_option,
     threads_option,
 )
-from streamtrain.config import format_size, nearest
-from streamtrain.errors import ConfigError
+from streamtrain.config import format_size
 
 _INTERRUPTED = 130
 
@@ -76,50 +76,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     show_default="by the target",
     help="Loss: squared, logistic, softmax or hinge.",
 )
-@click.option(
-    "--optimizer",
-    default="adagrad",
-    show_default=True,
-    metavar="NAME",
-    help="sgd, momentum, nesterov, adagrad, rowwise-adagrad, rmsprop, adam, adamw or ftrl.",
-)
-@click.option(
-    "--lr",
-    type=float,
-    metavar="RATE",
-    show_default="by the optimizer",
-    help="Highest learning rate.",
-)
-@click.option(
-    "--momentum",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Of the momentum optimizer, 0 to below 1.",
-)
-@click.option(
-    "--schedule",
-    default="constant",
-    show_default=True,
-    metavar="NAME",
-    help="Course of the rate: constant, step or cosine.",
-)
-@click.option(
-    "--warmup-steps", type=int, default=0, metavar="N", help="Steps in which the rate rises from 0."
-)
-@click.option(
-    "--decay", type=float, default=0.5, show_default=True, help="Factor of the step schedule."
-)
-@click.option(
-    "--decay-steps",
-    type=int,
-    default=0,
-    metavar="N",
-    show_default="a tenth of all",
-    help="Steps between two decays of the step schedule.",
-)
-@click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
-@click.option("--l2", type=float, show_default="0, adamw 0.01", help="L2 penalty.")
+@learning_options
 @click.option(
     "--epochs", type=int, default=3, show_default=True, help="Passes over the train split."
 )
@@ -217,33 +174,13 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
 
 
 def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
-    from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
-    from streamtrain.optim.schedules import SCHEDULES
     from streamtrain.train.settings import Resources, TrainSettings
 
-    for option, known in (("optimizer", tuple(DEFAULT_RATES)), ("schedule", SCHEDULES)):
-        if options[option] not in known:
-            raise ConfigError(
-                f"no {option} {options[option]!r}{nearest(options[option], known)}",
-                where=f"--{option}",
-                remedy=f"choose one of {', '.join(known)}",
-            )
     batch_size = options["batch_size"]
     steps, seconds = options["checkpoint_every"]
     settings = TrainSettings(
         model=options["model"],
         loss=options["loss"],
-        optimizer=OptimizerSettings(
-            name=options["optimizer"],
-            momentum=options["momentum"],
-            l1=options["l1"],
-            l2=options["l2"],
-        ),
-        lr=options["lr"],
-        schedule=options["schedule"],
-        warmup_steps=options["warmup_steps"],
-        decay=options["decay"],
-        decay_steps=options["decay_steps"],
         epochs=options["epochs"],
         max_steps=options["max_steps"],
         batch_size=_batch_size(batch_size, n_rows),
@@ -252,6 +189,7 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         drop_last=options["drop_last"],
         shuffle=not options["no_shuffle"],
         window_blocks=options["window_blocks"],
+        **learning_settings(options),
     )
     resources = Resources(
         memory=options["memory"],
