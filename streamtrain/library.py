@@ -174,7 +174,8 @@ def train(
     **settings
         Fields of `streamtrain.train.settings.TrainSettings` (model, loss, lr,
         epochs, batch_size, seed, ...), and of `OptimizerSettings` with
-        ``optimizer`` for its name (momentum, beta1, beta2, epsilon, l1, l2).
+        ``optimizer`` for its name (momentum, beta1, beta2, epsilon, l1, l2,
+        rho, ftrl_beta, clip_value, clip_norm).
 
     Yields
     ------
@@ -263,13 +264,15 @@ class Trainer:
     optimizer : str
     lr : float or None
         None takes the optimizer's default.
+    embedding_lr : float or None
+        Rate of rows of categories; None takes that of the others.
     threads : int
         0 takes every core this process may use. Never changes a result.
     seed : int
         Of the first parameters of networks, and of dropout.
     **other_settings
-        Of the optimizer: momentum, beta1, beta2, epsilon, l1, l2, ...; of the
-        loss: quantile, huber_delta, tweedie_power, label_smoothing; of networks:
+        Of the optimizer: momentum, beta1, l2, clip_norm, ...; of the loss:
+        quantile, huber_delta, tweedie_power, label_smoothing; of networks:
         hidden, embedding_dim, activation, dropout, ... (`NetworkOptions`).
 
     Notes
@@ -287,21 +290,30 @@ class Trainer:
         n_classes: int = 2,
         optimizer: str = "adagrad",
         lr: float | None = None,
+        embedding_lr: float | None = None,
         threads: int = 0,
         seed: int = 0,
         **other_settings: Any,
     ) -> None:
+        known = [
+            *OptimizerSettings.__struct_fields__, *NetworkOptions.__struct_fields__,
+            *LossSettings.__struct_fields__,
+        ]  # fmt: skip
+        for name in other_settings:
+            if name not in known:
+                raise ConfigError(f"no setting {name!r}{nearest(name, known)}", where="Trainer")
         settings = make_settings(
-            {"model": model, "loss": loss, "optimizer": optimizer, "lr": lr, **other_settings}
-        )
+            {
+                "model": model, "loss": loss, "optimizer": optimizer, "lr": lr,
+                "embedding_lr": embedding_lr, **other_settings,
+            }
+        )  # fmt: skip
         settings.check()
         if model not in MODELS:
             raise ConfigError(f"no model {model!r}{nearest(model, MODELS)}", where="model")
         if loss not in LOSSES:
             raise ConfigError(f"no loss {loss!r}{nearest(loss, LOSSES)}", where="loss")
         settings.loss_settings.check_use(loss)
-        if settings.cross:
-            raise ConfigError("arrays have no named columns", where="cross")
         self._architecture = Architecture(
             model=model,  # type: ignore[arg-type]
             loss=loss,  # type: ignore[arg-type]

@@ -62,6 +62,19 @@ def test_a_trainer_learns_and_predicts_probabilities():
     assert ((p > 0.5) == (target > 0.5)).mean() > 0.95
 
 
+def test_a_trainer_takes_an_optimizers_settings_and_no_others():
+    numeric, codes, target = made_rows()
+    trainer = made_trainer(optimizer="ftrl", embedding_lr=0.02, l1=0.01, clip_norm=0.5)
+    first = trainer.fit_rows(numeric, codes, target, batch_size=30)
+    for _ in range(20):
+        last = trainer.fit_rows(numeric, codes, target, batch_size=30)
+    assert last < first
+    # A trainer has no schedule, no average and no epochs: it must not take them silently.
+    for name in ("average", "schedule", "epochs", "momentun"):
+        with pytest.raises(ConfigError, match=f"no setting '{name}'"):
+            made_trainer(**{name: 1})
+
+
 @pytest.mark.parametrize(
     ("change", "where"),
     [

@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from streamtrain.cli.values import LAYERS, NAMES, WIDTHS
+from streamtrain.errors import ConfigError
 
-NETWORK_OPTIONS = (
+_OF_NETWORK = (
     "hidden", "activation", "dropout", "layer_norm", "residual", "cross_layers", "embedding_dim",
     "numeric_encoding", "bins", "layers",
 )  # fmt: skip
-"""Names of the parameters, which are fields of `NetworkOptions` too."""
 
 _OPTIONS = (
     click.option(
@@ -97,3 +97,25 @@ def network_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def network_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """Return those fields of `TrainSettings` that these options set.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown, or a layer's field.
+    """
+    import msgspec
+
+    from streamtrain.model.network import NetworkOptions
+
+    given = {name: options[name] for name in _OF_NETWORK if options.get(name) is not None}
+    try:
+        network = msgspec.convert(given, NetworkOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error), where="--model") from error
+    return {
+        "network": network, "cross": tuple(options["cross"]), "cross_size": options["cross_size"],
+    }  # fmt: skip

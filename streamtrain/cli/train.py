@@ -12,7 +12,8 @@ from typing import Any
 import click
 
 from streamtrain.cli.losses import LOSS_OPTIONS, loss_options
-from streamtrain.cli.networks import NETWORK_OPTIONS, network_options
+from streamtrain.cli.networks import network_options, network_settings
+from streamtrain.cli.learning import learning_options, learning_settings
 from streamtrain.cli.output import duration, echo_json, figure, metrics_text
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
@@ -23,8 +24,7 @@ from streamtrain.cli.values import (
     memory_option,
     threads_option,
 )
-from streamtrain.config import format_size, nearest
-from streamtrain.errors import ConfigError
+from streamtrain.config import format_size
 
 _INTERRUPTED = 130
 
@@ -84,48 +84,8 @@ def stop_on_signals() -> Iterator[StopFlag]:
     "poisson, gamma or tweedie.",
 )
 @loss_options
-@click.option(
-    "--optimizer",
-    show_default="by the model: adagrad or adamw",
-    metavar="NAME",
-    help="sgd, momentum, nesterov, adagrad, rowwise-adagrad, rmsprop, adam, adamw or ftrl.",
-)
-@click.option(
-    "--lr",
-    type=float,
-    metavar="RATE",
-    show_default="by the optimizer",
-    help="Highest learning rate.",
-)
-@click.option(
-    "--momentum",
-    type=float,
-    default=0.9,
-    show_default=True,
-    help="Of the momentum optimizer, 0 to below 1.",
-)
-@click.option(
-    "--schedule",
-    show_default="by the model: constant or cosine",
-    metavar="NAME",
-    help="Course of the rate: constant, step or cosine.",
-)
-@click.option(
-    "--warmup-steps", type=int, default=0, metavar="N", help="Steps in which the rate rises from 0."
-)
-@click.option(
-    "--decay", type=float, default=0.5, show_default=True, help="Factor of the step schedule."
-)
-@click.option(
-    "--decay-steps",
-    type=int,
-    default=0,
-    metavar="N",
-    show_default="a tenth of all",
-    help="Steps between two decays of the step schedule.",
-)
-@click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty.")
-@click.option("--l2", type=float, show_default="0, adamw 0.01", help="L2 penalty.")
+@learning_options
+@network_options
 @click.option(
     "--epochs",
     type=int,
@@ -188,7 +148,6 @@ def stop_on_signals() -> Iterator[StopFlag]:
     show_default=True,
     help="How blocks are read; changes speed alone.",
 )
-@network_options
 @memory_option
 @threads_option
 @config_option
@@ -226,9 +185,6 @@ def train(dataset: Path, out: Path, *, as_json: bool, **options: Any) -> None:
 
 
 def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    from streamtrain.model.network import NetworkOptions
-    from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
-    from streamtrain.optim.schedules import SCHEDULES
     from streamtrain.train.defaults import model_defaults
     from streamtrain.train.settings import Resources, TrainSettings
 
@@ -237,33 +193,12 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         options["model"], n_rows=n_rows, has_valid=dataset.manifest.n_rows("valid") > 0
     )
     options = {**options, **{k: v for k, v in defaults.items() if options.get(k) is None}}
-    for option, known in (("optimizer", tuple(DEFAULT_RATES)), ("schedule", SCHEDULES)):
-        if options[option] not in known:
-            raise ConfigError(
-                f"no {option} {options[option]!r}{nearest(options[option], known)}",
-                where=f"--{option}",
-                remedy=f"choose one of {', '.join(known)}",
-            )
     batch_size = options["batch_size"]
     steps, seconds = options["checkpoint_every"]
     settings = TrainSettings(
         model=options["model"],
         loss=options["loss"],
         **{name: options[name] for name in LOSS_OPTIONS},
-        network=_network(options, NetworkOptions),
-        cross=tuple(options["cross"]),
-        cross_size=options["cross_size"],
-        optimizer=OptimizerSettings(
-            name=options["optimizer"],
-            momentum=options["momentum"],
-            l1=options["l1"],
-            l2=options["l2"],
-        ),
-        lr=options["lr"],
-        schedule=options["schedule"],
-        warmup_steps=options["warmup_steps"],
-        decay=options["decay"],
-        decay_steps=options["decay_steps"],
         epochs=options["epochs"],
         max_steps=options["max_steps"],
         batch_size=_batch_size(batch_size, n_rows),
@@ -272,6 +207,8 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         drop_last=options["drop_last"],
         shuffle=not options["no_shuffle"],
         window_blocks=options["window_blocks"],
+        **learning_settings(options),
+        **network_settings(options),
     )
     resources = Resources(
         memory=options["memory"],
@@ -282,16 +219,6 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         checkpoint_seconds=seconds,
     )
     return settings, resources
-
-
-def _network(options: dict[str, Any], kind: Any) -> Any:
-    import msgspec
-
-    given = {name: options[name] for name in NETWORK_OPTIONS if options.get(name) is not None}
-    try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error), where="--model") from error
 
 
 def _batch_size(asked: int | str | None, n_rows: int) -> int:

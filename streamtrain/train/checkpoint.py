@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -203,7 +203,7 @@ def load_arrays(checkpoint: Checkpoint, state: TrainState) -> TrainState:
         raise durable.as_read_error(error, checkpoint.path) from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(str(error), where=str(checkpoint.path)) from error
-    return TrainState(state.parameters, state.rule, state.best, checkpoint.header.progress)
+    return replace(state, progress=checkpoint.header.progress)
 
 
 def verify_run(run: Path) -> dict[str, int | str]:

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 
+from streamtrain.kernels.averaging import move_average
 from streamtrain.kernels.scatter import class_indices, scatter_block
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
@@ -61,6 +62,7 @@ def compile_kernels(family: str) -> None:
         )
         model.settled(parameters, rule)
         model.scores(parameters, numeric, codes)
+        team.run(move_average, parameters.copy(), parameters, np.float32(0.5))
     window_places(OrderSettings("", 0, 1), WindowPlan(0, 0, 0, (0,), 1), np.zeros(1, np.int32))
     epoch_windows(OrderSettings("", 0, 1), [1], 0)
     class_indices(np.zeros(1, np.float32), target, 1)

@@ -14,15 +14,18 @@ from contextlib import closing
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from streamtrain import memory
 from streamtrain.errors import DivergedError, StoppedError, StreamtrainError
+from streamtrain.kernels.team import Team
 from streamtrain.model.losses import class_values
 from streamtrain.model.models import Model
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, Segment
 from streamtrain.scoring import evaluate_split
 from streamtrain.store.dataset import Dataset
+from streamtrain.train.average import Average
 from streamtrain.train.plan import MemoryPlan
 from streamtrain.train.settings import Resources, TrainSettings
 from streamtrain.train.state import TrainState
@@ -46,6 +49,7 @@ class Loop:
         With window_blocks as chosen.
     resources : Resources
     plan : MemoryPlan
+    team : Team
     save : callable
         Commits a checkpoint of `state` and returns its path.
     should_stop : callable
@@ -61,6 +65,7 @@ class Loop:
         settings: TrainSettings,
         resources: Resources,
         plan: MemoryPlan,
+        team: Team,
         save: Callable[[], str],
         should_stop: Callable[[], bool],
     ) -> None:
@@ -75,6 +80,14 @@ class Loop:
         n_rows = dataset.n_rows("train")
         self._total_steps = settings.total_steps(n_rows)
         self._schedule = settings.plan_schedule(self._total_steps)
+        self._average = Average(
+            settings.plan_averaging(
+                n_parameters=len(state.parameters), total_steps=self._total_steps
+            ),
+            model,
+            state,
+            team,
+        )
         self._has_valid = dataset.manifest.n_rows("valid") > 0
         self._call_steps = 1
         self._saved_step = state.progress.step
@@ -158,6 +171,7 @@ class Loop:
             segment.n_batches - done,
             self._call_steps,
             self._total_steps - progress.step,
+            self._average.steps_left(),
             _MAX_CALL_STEPS,
         )
         every = self._resources.checkpoint_steps
@@ -177,7 +191,7 @@ class Loop:
             exposure=rows.exposure,
             batch_size=size,
             step=progress.step,
-            rates=self._schedule.rates(progress.step, n),
+            rates=self._rates(n),
             step_sums=sums,
         )
         seconds = time.perf_counter() - started
@@ -208,7 +222,16 @@ class Loop:
                 where=f"step {progress.step}, epoch {progress.epoch}, row {progress.row}",
                 remedy="lower --lr; the parameters before it are in the last checkpoint",
             )
+        self._average.take()
         return taken
+
+    def _rates(self, n: int) -> npt.NDArray[np.float64]:
+        progress = self._state.progress
+        return self._schedule.rates(progress.step, n) * progress.rate_factor
+
+    def parameters(self) -> npt.NDArray[np.float32]:
+        """Return the parameters that are validated and kept: (P,) float32, settled."""
+        return self._average.parameters()
 
     def _end_epoch(self, *, ended: bool) -> Iterator[Event]:
         progress, settings = self._state.progress, self._settings
@@ -228,6 +251,11 @@ class Loop:
         if settings.early_stop and self._has_valid:
             self._keep_best()
             event["best_epoch"] = progress.best_epoch
+        if settings.schedule == "plateau":
+            progress.follow_plateau(
+                progress.valid.get("loss"), patience=settings.patience, decay=settings.decay
+            )
+            event["lr_factor"] = progress.rate_factor
         if ended:
             n_rows = self._dataset.n_rows("train")
             ledger = progress.ledger
@@ -246,7 +274,7 @@ class Loop:
 
     def _validate(self) -> Event:
         progress = self._state.progress
-        parameters = self._model.settled(self._state.parameters, self._state.rule)
+        parameters = self.parameters()
         started = time.perf_counter()
         try:
             progress.valid = evaluate_split(
@@ -282,7 +310,7 @@ class Loop:
             progress.stale_epochs += 1
             return
         progress.best_loss, progress.best_epoch, progress.stale_epochs = loss, progress.epoch, 0
-        self._state.best[:] = self._model.settled(self._state.parameters, self._state.rule)
+        self._state.best[:] = self.parameters()
 
     def _checkpoint_due(self) -> bool:
         step = self._state.progress.step
@@ -335,7 +363,7 @@ class Loop:
             "step": progress.step,
             "row": progress.row,
             "loss": loss,
-            "lr": float(self._schedule.rates(progress.step, 1)[0]),
+            "lr": float(self._rates(1)[0]),
             "rows_per_s": rate,
             "rss_bytes": memory.resident_bytes(),
             "fraction": fraction,

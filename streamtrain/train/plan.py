@@ -105,9 +105,9 @@ def plan_memory(
         n_table_rows=layout.n_table_rows,
     )
     copies = 1 if settings.optimizer.shrinks else 0  # settled, for validation
-    best = parameters if settings.early_stop else 0
+    kept = parameters * (bool(settings.early_stop) + (settings.average != "none"))
     # A checkpoint is serialised from copies of its arrays.
-    checkpoint = max(parameters + state + best, parameters + vocabulary_bytes)
+    checkpoint = max(parameters + state + kept, parameters + vocabulary_bytes)
     valid = [block for _, block in dataset.manifest.blocks("valid")]
     scored = 0
     if valid:
@@ -124,7 +124,7 @@ def plan_memory(
     rows = largest_window(block_rows, blocks)
     parts = {
         "interpreter and code": interpreter_bytes,
-        "parameters": parameters * (1 + copies) + best,
+        "parameters": parameters * (1 + copies) + kept,
         "optimizer state": state,
         "checkpoint or model file": checkpoint,
         "activations": scratch_bytes(

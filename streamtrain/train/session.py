@@ -112,12 +112,7 @@ def train(
         settings, loss=architecture.loss, optimizer=settings.optimizer.resolved()
     )
     check_batch_size(settings.batch_size, dataset.n_rows("train"))
-    if settings.early_stop and not dataset.manifest.n_rows("valid"):
-        raise ConfigError(
-            "early stopping needs a valid split, the dataset has none",
-            where="--early-stop",
-            remedy="leave it out, or ingest again with --split valid=0.1",
-        )
+    _check_valid_split(settings, has_one=dataset.manifest.n_rows("valid") > 0)
     refuse_tiny(resources.memory or memory.default_budget())
     exists = is_run(out)
     if exists and resume == "never":
@@ -136,6 +131,19 @@ def train(
     yield from _Session(
         dataset, out, architecture, settings, resources, should_stop, exists=exists
     ).run()
+
+
+def _check_valid_split(settings: TrainSettings, *, has_one: bool) -> None:
+    for asked, what, option in (
+        (settings.early_stop, "early stopping", "--early-stop"),
+        (settings.schedule == "plateau", "the plateau schedule", "--schedule"),
+    ):
+        if asked and not has_one:
+            raise ConfigError(
+                f"{what} needs a valid split, the dataset has none",
+                where=option,
+                remedy="leave it out, or ingest again with --split valid=0.1",
+            )
 
 
 def _has_sound_model(out: Path) -> bool:
@@ -241,6 +249,7 @@ class _Session:
             _rule(model, settings),
             np.zeros(len(parameters) if settings.early_stop else 0, np.float32),
             Progress(),
+            np.zeros(len(parameters) if settings.average != "none" else 0, np.float32),
         )
         n_rows = dataset.n_rows("train")
         yield {
@@ -281,6 +290,7 @@ class _Session:
             settings=settings,
             resources=self._resources,
             plan=plan,
+            team=team,
             save=lambda: str(
                 checkpoints.write_checkpoint(
                     self._out, state, settings=settings, fingerprint=dataset.fingerprint
@@ -290,7 +300,7 @@ class _Session:
         )
         yield from loop.run()
         yield loop.checkpoint()
-        yield self._finish(model, state, loop)
+        yield self._finish(state, loop)
 
     def _newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
         passed_over: list[str] = []
@@ -305,10 +315,10 @@ class _Session:
                 checkpoints.discard(Path(found.where))
         return None, passed_over
 
-    def _finish(self, model: Model, state: TrainState, loop: Loop) -> Event:
+    def _finish(self, state: TrainState, loop: Loop) -> Event:
         settings, dataset = self._settings, self._dataset
         best = settings.early_stop > 0 and state.progress.best_epoch >= 0
-        parameters = state.best if best else model.settled(state.parameters, state.rule)
+        parameters = state.best if best else loop.parameters()
         digest = parameters_digest(parameters)
         header = ModelHeader(
             format_version=1,

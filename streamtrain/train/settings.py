@@ -11,6 +11,7 @@ import msgspec
 from streamtrain.errors import ConfigError
 from streamtrain.model.losses import ClassWeights, LossSettings
 from streamtrain.model.network import NetworkOptions
+from streamtrain.optim.averaging import AverageName, Averaging, check_averaging, plan_averaging
 from streamtrain.optim.optimizers import DEFAULT_RATES, OptimizerSettings
 from streamtrain.optim.schedules import Schedule, ScheduleName
 from streamtrain.store.dataset import IoMethod
@@ -18,7 +19,8 @@ from streamtrain.store.dataset import IoMethod
 DEFAULT_BATCH_SIZE = 256
 _AUTO_STEPS = 500
 _COUNTS = (
-    "epochs", "max_steps", "seed", "warmup_steps", "decay_steps", "window_blocks", "early_stop",
+    "epochs", "max_steps", "seed", "warmup_steps", "decay_steps", "patience", "window_blocks",
+    "early_stop",
 )  # fmt: skip
 _MAX_INTEGER = (1 << 63) - 1
 
@@ -50,11 +52,22 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding_lr : float or None
         Highest rate of rows of categories; None takes `lr`. It follows the
         same schedule.
-    schedule : {"constant", "step", "cosine"}
+    schedule : str
+        As of `optim.schedules.Schedule`. "plateau" needs a valid split.
     warmup_steps : int
         Steps in which the rate rises from 0.
     decay, decay_steps : float, int
-        Of the step schedule.
+        Of the step, exponential and inverse-sqrt schedules; decay of plateau.
+    patience : int
+        Of the plateau schedule: the rate is multiplied by `decay` after so
+        many validations without a better loss.
+    average : {"none", "ema", "polyak"}
+        Validate and keep an average of the parameters over steps. Costs memory
+        for another copy of them.
+    average_decay : float
+        Of ema: larger averages more steps, about 1 / (1 - decay).
+    average_start : float
+        Of polyak: the part of all steps before the average begins.
     epochs : int
         Passes over the train split.
     max_steps : int or None
@@ -93,6 +106,10 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warmup_steps: int = 0
     decay: float = 0.5
     decay_steps: int = 0
+    patience: int = 1
+    average: AverageName = "none"
+    average_decay: float = 0.999
+    average_start: float = 0.5
     epochs: int = 3
     max_steps: int | None = None
     batch_size: int = DEFAULT_BATCH_SIZE
@@ -110,7 +127,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ConfigError
             Naming the option.
         """
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", "patience"):
             if getattr(self, name) < 1:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(f"{getattr(self, name)} is less than 1", where=option)
@@ -134,6 +151,8 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(
                 f"the rate {self.embedding_lr} is not positive", where="--embedding-lr"
             )
+
+        check_averaging(self.average, decay=self.average_decay, start=self.average_start)
 
     @property
     def loss_settings(self) -> LossSettings:
@@ -169,6 +188,18 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             warmup_steps=self.warmup_steps,
             decay=self.decay,
             decay_steps=self.decay_steps,
+        )
+
+    def plan_averaging(self, *, n_parameters: int, total_steps: int) -> Averaging:
+        """Return when the parameters are averaged in a run of so many steps."""
+        return plan_averaging(
+            self.average,
+            decay=self.average_decay,
+            start=self.average_start,
+            n_parameters=n_parameters,
+            batch_size=self.batch_size,
+            total_steps=total_steps,
+            shrinks=self.optimizer.shrinks,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -50,6 +50,10 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         Metrics of the last validation.
     best_loss, best_epoch, stale_epochs : float or None, int, int
         Of early stopping.
+    rate_factor : float
+        What the plateau schedule has made of the rate.
+    plateau_loss, plateau_epochs : float or None, int
+        Its best validation loss, and validations since without a better one.
     ledger : Ledger
     seconds : float
         Spent training, over all resumptions.
@@ -65,8 +69,21 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     best_loss: float | None = None
     best_epoch: int = -1
     stale_epochs: int = 0
+    rate_factor: float = 1.0
+    plateau_loss: float | None = None
+    plateau_epochs: int = 0
     ledger: Ledger = msgspec.field(default_factory=Ledger)
     seconds: float = 0.0
+
+    def follow_plateau(self, loss: float | None, *, patience: int, decay: float) -> None:
+        """Note a validation loss; lower the rate after `patience` that were not better."""
+        if loss is not None and (self.plateau_loss is None or loss < self.plateau_loss):
+            self.plateau_loss, self.plateau_epochs = loss, 0
+            return
+        self.plateau_epochs += 1
+        if self.plateau_epochs >= patience:
+            self.rate_factor *= decay
+            self.plateau_epochs = 0
 
 
 @dataclass
@@ -80,18 +97,22 @@ class TrainState:
     best : (P,) float32 or (0,)
         Parameters of the best epoch, where early stopping keeps them.
     progress : Progress
+    average : (P,) float32 or (0,)
+        Of the parameters, settled, where they are averaged.
     """
 
     parameters: npt.NDArray[np.float32]
     rule: UpdateRule
     best: npt.NDArray[np.float32]
     progress: Progress
+    average: npt.NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
 
     def tensors(self) -> dict[str, npt.NDArray[Any]]:
         """Return every array by name."""
         return {
             "parameters": self.parameters,
             "best": self.best,
+            **({"average": self.average} if len(self.average) else {}),
             **{f"optimizer.{k}": v for k, v in self.rule.tensors().items()},
         }
 

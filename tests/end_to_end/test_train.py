@@ -256,3 +256,39 @@ def test_a_reader_of_the_output_that_goes_away_is_no_bug(dataset, tmp_path):
     assert "Traceback" not in stderr
     assert process.returncode in {0, 1}
     process.stderr.close()
+
+
+def test_every_option_of_learning_reaches_the_record(dataset, tmp_path):
+    options = {
+        "optimizer": "ftrl", "lr": 0.3, "embedding-lr": 0.2, "momentum": 0.7, "beta1": 0.8,
+        "beta2": 0.95, "rho": 0.9, "epsilon": 1e-6, "ftrl-beta": 0.5, "l1": 0.01, "l2": 0.02,
+        "clip-value": 0.5, "clip-norm": 2.0, "schedule": "inverse-sqrt", "warmup-steps": 3,
+        "decay": 0.6, "decay-steps": 7, "patience": 4, "average": "polyak",
+        "average-decay": 0.9, "average-start": 0.4,
+    }  # fmt: skip
+    line = [word for name, value in options.items() for word in (f"--{name}", value)]
+    ended = run("train", dataset, "--out", tmp_path / "run", "--epochs", "1", *line)
+    assert ended.returncode == 0, ended.stderr
+    settings = json.loads((tmp_path / "run/run.json").read_text())["settings"]
+    optimizer = settings.pop("optimizer")
+    assert optimizer.pop("name") == options.pop("optimizer")
+    recorded = {k.replace("_", "-"): v for k, v in {**settings, **optimizer}.items()}
+    assert {k: recorded[k] for k in options} == options
+    # Nothing else of an optimizer is without an option.
+    assert {k.replace("_", "-") for k in optimizer} <= set(options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "near"),
+    [
+        ("--optimizer", "adamm", "adam"),
+        ("--schedule", "one_cycle", "one-cycle"),
+        ("--average", "polyac", "polyak"),
+    ],
+)
+def test_a_name_that_is_not_there_is_answered_with_the_near_one(
+    dataset, tmp_path, option, value, near
+):
+    line = refused(run("train", dataset, "--out", tmp_path / "run", option, value), 78)
+    assert f"{option}: " in line
+    assert f"did you mean '{near}'" in line

@@ -17,6 +17,7 @@ from streamtrain.errors import (
     StoppedError,
 )
 from streamtrain.library import open_dataset
+from streamtrain.optim import averaging
 from streamtrain.train import checkpoint
 from streamtrain.train.checkpoint import Checkpoint, find_checkpoints, verify_run
 from tests.made import make_dataset
@@ -33,6 +34,22 @@ VARIANTS = {
     "drop last": {"drop_last": True, "optimizer": "momentum", "schedule": "step"},
     "max steps": {"max_steps": 17, "optimizer": "sgd", "l1": 0.01, "warmup_steps": 9},
     "max steps with early stop": {"max_steps": 17, "early_stop": 2, "l2": 0.1},
+    # At this rate the validation loss gets worse, so that the rate falls.
+    "plateau": {"schedule": "plateau", "epochs": 4, "lr": 10.0, "optimizer": "nesterov"},
+    "ema": {"average": "ema", "average_decay": 0.8, "optimizer": "adamw", "clip_norm": 0.1},
+    "polyak": {"average": "polyak", "optimizer": "ftrl", "l1": 0.1, "embedding_lr": 0.4},
+    "all at once": {
+        "average": "ema",
+        "average_decay": 0.8,
+        "schedule": "plateau",
+        "early_stop": 2,
+        "epochs": 3,
+        "lr": 3.0,
+        "optimizer": "rowwise-adagrad",
+        "l1": 0.001,
+        "l2": 0.01,
+        "clip_value": 0.05,
+    },
 }
 
 
@@ -41,6 +58,15 @@ def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "ds"
     options = {"n_rows": 200, "block_rows": (7, 23, 16), "weighted": True, "missing": 0.1}
     return open_dataset(make_dataset(folder, shard_blocks=3, **options))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rare_snapshots():
+    # Every 6 of 26 steps: fewer than a run of this length would take, so that there are
+    # steps between them.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(averaging, "_LEAST_SNAPSHOTS", 4)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +88,9 @@ def test_a_run_stopped_once_at_any_step_ends_as_if_it_never_was(dataset, whole, 
     assert stopped >= 4
 
 
-@pytest.mark.parametrize("variant", ["adam with l1, l2", "early stop"])
+@pytest.mark.parametrize(
+    "variant", ["adam with l1, l2", "early stop", "plateau", "ema", "all at once"]
+)
 @pytest.mark.usefixtures("step_by_step")
 def test_a_run_stopped_at_every_few_steps_ends_as_if_it_never_was(
     dataset, whole, tmp_path, variant
@@ -92,8 +120,16 @@ def test_a_run_stopped_at_every_few_steps_ends_as_if_it_never_was(
 def test_threads_depth_io_and_checkpoints_never_show_in_the_result(
     dataset, whole, tmp_path, resources
 ):
-    for name in ("plain", "adam with l1, l2"):
+    for name in ("plain", "adam with l1, l2", "ema", "polyak"):
         same(done(dataset, tmp_path / name, **{**VARIANTS[name], **resources}), whole[name])
+
+
+def test_the_plateau_of_these_tests_lowers_the_rate(dataset, tmp_path):
+    for name in ("plateau", "all at once"):
+        events = events_of(dataset, tmp_path / name, **VARIANTS[name])
+        factors = [e["lr_factor"] for e in events if e["event"] == "epoch"]
+        # Before the last epoch, so that it shows in the parameters.
+        assert factors[-2] < 1, name
 
 
 def test_settling_weights_for_a_validation_changes_no_bits(tmp_path):
@@ -119,6 +155,7 @@ def test_another_seed_gives_other_parameters(dataset, whole, tmp_path):
         {"seed": 4}, {"batch_size": 8}, {"epochs": 3}, {"lr": 0.1}, {"l2": 0.5},
         {"optimizer": "adam"}, {"max_steps": 5}, {"window_blocks": 2}, {"drop_last": True},
         {"loss": "hinge"}, {"shuffle": False}, {"early_stop": 1}, {"schedule": "cosine"},
+        {"embedding_lr": 0.1}, {"average": "ema"}, {"patience": 2}, {"average_start": 0.3},
     ],
     ids=str,
 )  # fmt: skip
