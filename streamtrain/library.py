@@ -148,6 +148,7 @@ def train(
     prefetch: int = 1,
     io: IoMethod = "pread",
     checkpoint_every: str | int = "60s",
+    progressive: bool = False,
     resume: ResumeMode = "never",
     should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
@@ -165,6 +166,8 @@ def train(
         None of them shows in the result.
     checkpoint_every : str or int
         Steps (500) or a time ("30s").
+    progressive : bool
+        Measure every metric on the first epoch's rows, each before its own step.
     resume : {"auto", "never"}
     should_stop : callable
         Looked at several times a second; True ends with a checkpoint.
@@ -193,6 +196,7 @@ def train(
         io=io,
         checkpoint_steps=steps,
         checkpoint_seconds=seconds,
+        progressive=progressive,
     )
     return _train(
         opened,

@@ -26,6 +26,7 @@ from streamtrain.config import format_size, nearest
 from streamtrain.errors import ConfigError
 
 _INTERRUPTED = 130
+_SHOWN = ("loss", "auc", "accuracy", "deviance", "rmse")
 
 
 class StopFlag:
@@ -154,6 +155,12 @@ def stop_on_signals() -> Iterator[StopFlag]:
     help="Blocks shuffled together in memory.",
 )
 @click.option(
+    "--progressive",
+    is_flag=True,
+    help="Measure the first epoch's rows before learning from them: every metric, not the loss "
+    "alone.",
+)
+@click.option(
     "--checkpoint-every",
     type=INTERVAL,
     default="60s",
@@ -264,6 +271,7 @@ def _settings(n_rows: int, options: dict[str, Any]) -> tuple[Any, Any]:
         io=options["io"],
         checkpoint_steps=steps,
         checkpoint_seconds=seconds,
+        progressive=options["progressive"],
     )
     return settings, resources
 
@@ -305,8 +313,14 @@ def _show(event: dict[str, Any], progress: Progress) -> None:
     elif name == "epoch":
         line = f"epoch {event['epoch'] + 1}  train loss {figure(event['train']['loss'])}"
         if event["valid"]:
-            line += f"  valid {metrics_text(event['valid'], ('loss', 'auc', 'accuracy', 'rmse'))}"
+            line += f"  valid {metrics_text(event['valid'], _SHOWN)}"
         progress.say(line)
+        if event.get("progressive", {}).get("metrics_rows"):
+            before = event["progressive"]
+            progress.say(
+                f"before learning from them, {before['metrics_rows']:,} rows: "
+                f"{metrics_text(before, _SHOWN)}"
+            )
 
 
 def _summarise(event: dict[str, Any]) -> None:

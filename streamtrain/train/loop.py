@@ -24,6 +24,7 @@ from streamtrain.reader.stream import EpochReader, Segment
 from streamtrain.scoring import evaluate_split
 from streamtrain.store.dataset import Dataset
 from streamtrain.train.plan import MemoryPlan
+from streamtrain.train.progressive import Progressive
 from streamtrain.train.settings import Resources, TrainSettings
 from streamtrain.train.state import TrainState
 
@@ -85,6 +86,12 @@ class Loop:
         self._rows_here = 0
         self._recent = np.zeros(2)
         self._last_loss: float | None = None
+        self._progressive = Progressive(
+            model.architecture,
+            n_classes=len(dataset.schema.target.classes),
+            auc_rows=plan.auc_rows,
+            on=resources.progressive and state.progress.epoch == 0,
+        )
         self.compute_s = 0.0
         self.first_batch_s: float | None = None
         self.checkpoint_path = ""
@@ -159,6 +166,7 @@ class Loop:
             self._call_steps,
             self._total_steps - progress.step,
             _MAX_CALL_STEPS,
+            self._progressive.max_steps(segment.batch_size),
         )
         every = self._resources.checkpoint_steps
         if every:
@@ -179,6 +187,7 @@ class Loop:
             step=progress.step,
             rates=self._schedule.rates(progress.step, n),
             step_sums=sums,
+            progressive=self._progressive.scores(rows),
         )
         seconds = time.perf_counter() - started
         self.compute_s += seconds
@@ -191,6 +200,7 @@ class Loop:
         for k in range(taken):
             progress.loss_sum += float(sums[k, 0])
             progress.weight_sum += float(sums[k, 1])
+        self._progressive.update(rows, taken * size)
         if taken:
             self._recent += sums[:taken].sum(axis=0)
             weight = float(sums[taken - 1, 1])
@@ -216,6 +226,10 @@ class Loop:
             progress.train_loss = (
                 progress.loss_sum / progress.weight_sum if progress.weight_sum else None
             )
+        first = progress.epoch == 0
+        if first:
+            # Kept before the validation, which may be stopped and done again.
+            self._keep_progressive()
         if self._has_valid:
             yield self._validate()
         event: Event = {
@@ -225,6 +239,8 @@ class Loop:
             "train": {"loss": self._train_loss()},
             "valid": progress.valid,
         }
+        if first:
+            event["progressive"] = progress.progressive
         if settings.early_stop and self._has_valid:
             self._keep_best()
             event["best_epoch"] = progress.best_epoch
@@ -237,6 +253,13 @@ class Loop:
             progress.row = 0
             progress.loss_sum = progress.weight_sum = 0.0
         yield event
+
+    def _keep_progressive(self) -> None:
+        progress = self._state.progress
+        if progress.progressive.get("rows") != progress.row:
+            loss = {"loss": self._train_loss(), "rows": progress.row}
+            progress.progressive = {**loss, **self._progressive.result()}
+        self._progressive.end()
 
     def _train_loss(self) -> float | None:
         progress = self._state.progress
@@ -378,6 +401,7 @@ class Loop:
             "rows_per_s": self._rows_here / here_s if here_s > 0 else 0.0,
             "train": {"loss": self._train_loss()},
             "valid": dict(progress.valid),
+            "progressive": dict(progress.progressive),
             "ledger": self._ledger(),
             "stall": {"read": read, "decode": waited - read, "compute": 1.0 - waited},
             "first_batch_s": self.first_batch_s,
