@@ -18,10 +18,10 @@ from streamtrain.errors import ConfigError, DivergedError
 from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import MODELS, Architecture
+from streamtrain.model.losses import CLASS_LOSSES, LossSettings, predictions, require_domain
 from streamtrain.model.models import make_model
 from streamtrain.model.network import NetworkOptions
 from streamtrain.model.plan_network import plain_network
-from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, check_batch_size, choose_window_blocks
@@ -151,6 +151,7 @@ def train(
     prefetch: int = 1,
     io: IoMethod = "pread",
     checkpoint_every: str | int = "60s",
+    progressive: bool = False,
     resume: ResumeMode = "never",
     should_stop: Callable[[], bool] = lambda: False,
     **settings: Any,
@@ -168,6 +169,8 @@ def train(
         None of them shows in the result.
     checkpoint_every : str or int
         Steps (500) or a time ("30s").
+    progressive : bool
+        Measure every metric on the first epoch's rows, each before its own step.
     resume : {"auto", "never"}
     should_stop : callable
         Looked at several times a second; True ends with a checkpoint.
@@ -203,6 +206,7 @@ def train(
         io=io,
         checkpoint_steps=steps,
         checkpoint_seconds=seconds,
+        progressive=progressive,
     )
     return _train(
         opened,

@@ -47,6 +47,7 @@ def make_dataset(
     splits=("train", "valid"),
     n_classes=2,
     weighted=False,
+    exposed=False,
     missing=0.0,
     seed=0,
     legible=False,
@@ -61,6 +62,8 @@ def make_dataset(
         Blocks of a shard; None puts all of a split into one.
     missing : float
         Share of numeric values that are missing.
+    exposed : bool
+        The target is a count, or 1.5 times one, over an exposure of 0.25 to 4.
     legible : bool
         Every column of row i holds i.
     """
@@ -81,6 +84,10 @@ def make_dataset(
             target = (rng.random(n) < 1 / (1 + np.exp(-score))).astype(float)
         else:
             target = np.clip(np.floor((score + 3) * n_classes / 6), 0, n_classes - 1)
+        exposure = np.ones(n, np.float32)
+        if exposed:
+            exposure = rng.uniform(0.25, 4.0, n).astype(np.float32)
+            target = 1.5 * rng.poisson(exposure * np.exp(0.4 * score - 1.0))
         if missing:
             numeric[rng.random(numeric.shape) < missing] = np.nan
         if legible:
@@ -88,10 +95,12 @@ def make_dataset(
             codes[:] = np.arange(n)[:, None]
             target = np.arange(n) % 2 if n_classes == 2 else np.arange(n)
         weight = rng.uniform(0.5, 2.0, n).astype(np.float32)
-        parts[split] = (numeric, codes, np.asarray(target, np.float32), weight)
+        parts[split] = (numeric, codes, np.asarray(target, np.float32), weight, exposure)
     if legible:
         cardinalities = tuple(n_rows for _ in cardinalities)
-    numeric, _, target, weight = parts["train"]
+    numeric, _, target, weight, exposure = parts["train"]
+    if exposed:
+        n_classes = 0
     tasks = {0: "regression", 2: "binary"}
     schema = Schema(
         columns=(
@@ -121,13 +130,15 @@ def make_dataset(
         ),
         weight="w" if weighted else None,
         weight_statistics=statistics(weight) if weighted else None,
+        exposure="e" if exposed else None,
+        exposure_statistics=statistics(exposure) if exposed else None,
     )
     folder.mkdir(parents=True)
     shards = {}
-    for split, (x, k, y, w) in parts.items():
+    for split, (x, k, y, w, e) in parts.items():
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
-        columns += [y, w] if weighted else [y]
+        columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
         shards[split] = write_shards(folder, split, schema, columns, sizes, shard_blocks)
     files = {}
     for f, c in enumerate(cardinalities):

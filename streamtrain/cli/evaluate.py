@@ -109,13 +109,28 @@ def _dataset_folder(run: Path, sources: tuple[str, ...], manifest: str) -> Path 
 
 
 def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [(name, figure(report[name])) for name in METRICS if report.get(name) is not None]
-    if report.get("auc_error_bound"):
-        rows.append(("auc error at most", figure(report["auc_error_bound"], 2)))
+    rows = [
+        (name, f"{figure(report[name])}{_interval(report, name)}")
+        for name in METRICS
+        if report.get(name) is not None
+    ]
+    rows += [
+        (f"{name} error at most", figure(report[f"{name}_error_bound"], 2))
+        for name in ("auc", "average_precision")
+        if report.get(f"{name}_error_bound")
+    ]
     if report.get("rows_without_target"):
         rows.append(("rows without a target", figure(report["rows_without_target"])))
     if report.get("rows_without_weight"):
         rows.append(("rows without a weight", figure(report["rows_without_weight"])))
+    if report.get("rows_without_exposure"):
+        rows.append(("rows without an exposure", figure(report["rows_without_exposure"])))
     if report.get("rows_unreadable"):
         rows.append(("rows that cannot be read", figure(report["rows_unreadable"])))
     return rows
+
+
+def _interval(report: dict[str, Any], name: str) -> str:
+    """Return " (0.81 to 0.84)", the 95 % interval of a metric that has one."""
+    low, high = report.get(f"{name}_low"), report.get(f"{name}_high")
+    return "" if low is None or high is None else f" ({figure(low)} to {figure(high)})"

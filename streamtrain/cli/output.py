@@ -46,7 +46,8 @@ def duration(seconds: float | None) -> str:
 
 
 METRICS = (
-    "loss", "auc", "accuracy", "macro_f1", "logloss", "brier", "ece", "rmse", "mae", "r2",
+    "loss", "auc", "average_precision", "accuracy", "top_5_accuracy", "macro_f1", "logloss",
+    "brier", "ece", "deviance", "d2", "pinball", "coverage", "rmse", "mae", "r2",
 )  # fmt: skip
 
 

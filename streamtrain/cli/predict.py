@@ -62,7 +62,8 @@ def predict(
 
     Raw rows go through the encoders of training: categories that it did not see
     count as rare, missing cells as missing. A row that cannot be read gets an
-    empty prediction, so that FILE has a row for each.
+    empty prediction, so that FILE has a row for each; so does one whose exposure
+    is missing or not above 0, where the model was trained with exposures.
 
     \b
     Example:
@@ -92,7 +93,7 @@ def predict(
             for line in reasons[: max(0, _SHOWN_REASONS - n_bad)]:
                 progress.say(f"no prediction for {line}")
             n_rows += n_records
-            n_bad += len(reasons)
+            n_bad += len(reasons) + int(model.lacks_exposure(rows).sum())
             progress.update(None, f"{n_rows:,} rows")
     seconds = time.monotonic() - started
     if as_json:

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
+from streamtrain.cli.learning import learning_options, learning_settings
 from streamtrain.cli.losses import LOSS_OPTIONS, loss_options
 from streamtrain.cli.networks import network_options, network_settings
-from streamtrain.cli.learning import learning_options, learning_settings
 from streamtrain.cli.output import duration, echo_json, figure, metrics_text
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
@@ -27,6 +27,7 @@ from streamtrain.cli.values import (
 from streamtrain.config import format_size
 
 _INTERRUPTED = 130
+_SHOWN = ("loss", "auc", "accuracy", "deviance", "rmse")
 
 
 class StopFlag:
@@ -117,6 +118,12 @@ def stop_on_signals() -> Iterator[StopFlag]:
     metavar="N",
     show_default="about 131,072 rows",
     help="Blocks shuffled together in memory.",
+)
+@click.option(
+    "--progressive",
+    is_flag=True,
+    help="Measure the first epoch's rows before learning from them: every metric, not the loss "
+    "alone.",
 )
 @click.option(
     "--checkpoint-every",
@@ -217,6 +224,7 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         io=options["io"],
         checkpoint_steps=steps,
         checkpoint_seconds=seconds,
+        progressive=options["progressive"],
     )
     return settings, resources
 
@@ -258,8 +266,14 @@ def _show(event: dict[str, Any], progress: Progress) -> None:
     elif name == "epoch":
         line = f"epoch {event['epoch'] + 1}  train loss {figure(event['train']['loss'])}"
         if event["valid"]:
-            line += f"  valid {metrics_text(event['valid'], ('loss', 'auc', 'accuracy', 'rmse'))}"
+            line += f"  valid {metrics_text(event['valid'], _SHOWN)}"
         progress.say(line)
+        if event.get("progressive", {}).get("metrics_rows"):
+            before = event["progressive"]
+            progress.say(
+                f"before learning from them, {before['metrics_rows']:,} rows: "
+                f"{metrics_text(before, _SHOWN)}"
+            )
 
 
 def _summarise(event: dict[str, Any]) -> None:

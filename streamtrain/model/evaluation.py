@@ -9,6 +9,7 @@ from streamtrain.errors import DivergedError
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain, row_losses
 from streamtrain.model.metrics import MetricSet
+from streamtrain.model.value_metrics import ValueMeasures
 
 Floats = npt.NDArray[np.float32]
 
@@ -40,6 +41,7 @@ class Evaluation:
             n_classes=max(n_classes, 2),
             probabilities=loss != "hinge",
             auc_rows=auc_rows,
+            measures=measures_of(architecture),
         )
 
     def update(
@@ -67,6 +69,8 @@ class Evaluation:
             raise DivergedError("a score is not finite", where="evaluation")
         require_domain(self._architecture.loss, target, exposure, where="evaluation")
         losses = row_losses(self._architecture, scores, target, exposure)
+        if not np.isfinite(losses).all():
+            raise DivergedError("a loss is not finite", where="evaluation")
         weights = weight.astype(np.float64) if len(weight) else None
         self._loss_sum += float(losses.sum() if weights is None else losses @ weights)
         self._weight_sum += float(len(losses) if weights is None else weights.sum())
@@ -74,6 +78,7 @@ class Evaluation:
             predictions(self._architecture, scores, exposure),
             target,
             weight if len(weight) else None,
+            exposure if exposure is not None and len(exposure) else None,
         )
 
     def result(self) -> dict[str, float | int | None]:
@@ -81,3 +86,12 @@ class Evaluation:
         loss = self._loss_sum / self._weight_sum if self._weight_sum > 0 else None
         metrics = self._metrics.result()
         return {"rows": metrics["rows"], "loss": loss, **metrics}
+
+
+def measures_of(architecture: Architecture) -> ValueMeasures:
+    """Return what is measured of the values that an architecture predicts."""
+    loss = architecture.loss
+    powers = {"poisson": 1.0, "gamma": 2.0, "tweedie": architecture.tweedie_power}
+    return ValueMeasures(
+        power=powers.get(loss), quantile=architecture.quantile if loss == "quantile" else None
+    )

@@ -20,14 +20,18 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import DivergedError
+from streamtrain.model import class_metrics as classes
+from streamtrain.model import value_metrics as values
+from streamtrain.model.class_metrics import LIKELIHOOD_FLOOR, N_CALIBRATION_BINS
 from streamtrain.model.ranking import RankingArea, plan_ranking_bytes
+from streamtrain.model.value_metrics import ValueMeasures
+
+__all__ = ["LIKELIHOOD_FLOOR", "N_CALIBRATION_BINS", "MetricSet", "plan_metrics_bytes"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Task = Literal["binary", "classes", "regression"]
 
-N_CALIBRATION_BINS = 15
-LIKELIHOOD_FLOOR = 2.0**-24
 DEFAULT_AUC_ROWS = 2_000_000
 
 _BLOCK_ROWS = 8192
@@ -35,15 +39,6 @@ _CHUNK_VALUES = 1 << 17
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 # Softmax in float32 rounds: probabilities may leave [0, 1] by a few units in the last place.
 _PROBABILITY_SLACK = 2.0**-20
-
-# Columns of a block of classified rows; margins have the first three alone.
-_PREDICTED, _TARGET, _WEIGHT, _LIKELIHOOD, _CONFIDENCE, _OUTCOME, _BRIER = range(7)
-# The state of classified rows: two sums, a sum per calibration bin, then for each
-# class the weight of rows that are hit, predicted and there.
-_LOGLOSS_SUM, _BRIER_SUM, _BINS = 0, 1, slice(2, 2 + N_CALIBRATION_BINS)
-_HEAD = _BINS.stop
-# The state of regression.
-_TOTAL, _MEAN, _SPREAD, _SQUARED_ERROR, _ABSOLUTE_ERROR = range(5)
 
 
 class MetricSet:
@@ -60,6 +55,8 @@ class MetricSet:
     auc_rows : int
         Rows kept for an exact AUC. A larger value keeps longer streams exact
         and costs 17 bytes per row; binary tasks only.
+    measures : ValueMeasures
+        A deviance or a quantile to be measured; regression only.
 
     Raises
     ------
@@ -85,10 +82,20 @@ class MetricSet:
       1/W sum_bins |sum w (p - outcome)|. Binary: p of the positive class against
       its share; classes: p of the predicted class against its accuracy. Source:
       Guo et al. 2017, "On calibration of modern neural networks", equations 2-5.
-    - auc: see `RankingArea`; scores are ranked as float32.
+    - auc, average_precision: see `RankingArea`; scores are ranked as float32.
+    - top_5_accuracy, of more than five classes: the true class is among the five of
+      greatest probability, the first of equals.
+    - accuracy_low, accuracy_high, auc_low, auc_high: 95 % intervals, of Wilson and of
+      DeLong; a weighted stream counts as (sum w)^2 / sum w^2 rows (Kish).
     - rmse, mae, r2 = 1 - SSE / sum w (y - mean)^2. Source of the merge: Chan,
       Golub and LeVeque 1983, "Algorithms for computing the sample variance",
       equation 2.1, with weights.
+    - deviance: 1/W sum w * `unit_deviance`, with means of at least 2**-126; d2 = 1 -
+      deviance / that of the best constant rate, times the exposure. Source: Cameron
+      and Windmeijer 1997, "An R-squared measure of goodness of fit for some common
+      nonlinear regression models".
+    - pinball: 1/W sum w max(tau (y - s), (1 - tau) (s - y)); coverage: the share of
+      targets at or below the prediction, tau for a model that is right.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class MetricSet:
         n_classes: int = 2,
         probabilities: bool = True,
         auc_rows: int = DEFAULT_AUC_ROWS,
+        measures: ValueMeasures = ValueMeasures(),  # noqa: B008 (frozen)
     ) -> None:
         if task not in {"binary", "classes", "regression"}:
             raise ValueError(f"task: {task!r}, expected binary, classes or regression")
@@ -105,20 +113,30 @@ class MetricSet:
             raise ValueError(f"n_classes: {n_classes}, expected 2 (binary) or more (classes)")
         if task == "classes" and not probabilities:
             raise ValueError("probabilities: classes are scored by probabilities alone")
-        self._settings = (task, n_classes, probabilities, auc_rows)
+        self._settings = (task, n_classes, probabilities, auc_rows, measures)
         self.task: Task = task
         self.n_classes = n_classes
         self.probabilities = probabilities
+        self._measures = measures
         self._ranking: RankingArea | None = None
         if task == "binary":
             self._ranking = RankingArea(max_rows=auc_rows, probabilities=probabilities)
-        few = task == "regression" or not probabilities
         self._n_rows = 0
-        self._block: Floats = np.empty((3 if few else 7, _BLOCK_ROWS))
+        n_columns, n_state = measures.n_columns, values.N_STATE
+        if task != "regression":
+            n_columns = classes.n_columns(n_classes, probabilities=probabilities)
+            n_state = classes.n_state(n_classes)
+        self._block: Floats = np.empty((n_columns, _BLOCK_ROWS))
         self._n_pending = 0
-        self._state: Floats = np.zeros(5 if task == "regression" else _HEAD + 3 * n_classes)
+        self._state: Floats = np.zeros(n_state)
 
-    def update(self, prediction: Array, target: Array, weight: Array | None = None) -> None:
+    def update(
+        self,
+        prediction: Array,
+        target: Array,
+        weight: Array | None = None,
+        exposure: Array | None = None,
+    ) -> None:
         """Take in some rows. Nothing is taken in if an argument is refused.
 
         Parameters
@@ -130,6 +148,8 @@ class MetricSet:
             0 or 1, class index, or value. Integers are welcome too.
         weight : (n,) float32, optional
             Not negative; 1 if left out. Other types are rounded to float32.
+        exposure : (n,) float32, optional
+            Positive; 1 if left out. Only the explained deviance looks at it.
 
         Raises
         ------
@@ -138,20 +158,24 @@ class MetricSet:
         ValueError
             If shapes do not fit; if a probability is not within [0, 1], a class
             index not within [0, C), a target not finite, a weight negative or
-            not finite.
+            not finite, an exposure not positive; if a deviance is not defined
+            for a target.
         """
         prediction, target = np.asarray(prediction), np.asarray(target)
         n_rows = target.shape[0] if target.ndim == 1 else -1
         shape = (n_rows, self.n_classes) if self.task == "classes" else (n_rows,)
         if prediction.shape != shape or target.ndim != 1:
             raise ValueError(f"prediction {prediction.shape} does not fit target {target.shape}")
-        if weight is not None:
-            weight = np.asarray(weight)
-            if weight.shape != (n_rows,):
-                raise ValueError(f"weight {weight.shape} does not fit target {target.shape}")
+        weight = None if weight is None else np.asarray(weight)
+        exposure = None if exposure is None else np.asarray(exposure)
+        for name, given in (("weight", weight), ("exposure", exposure)):
+            if given is not None and given.shape != (n_rows,):
+                raise ValueError(f"{name} {given.shape} does not fit target {target.shape}")
         if n_rows == 0:
             return
         self._check(prediction, target, weight)
+        if self._measures.power is not None:
+            self._check_deviance(target, exposure)
         self._n_rows += n_rows
         chunk_rows = min(_BLOCK_ROWS, max(1, _CHUNK_VALUES // math.prod(shape[1:])))
         for start in range(0, n_rows, chunk_rows):
@@ -159,12 +183,16 @@ class MetricSet:
             scores = prediction[part].astype(np.float64, order="C")
             targets = target[part].astype(np.float64)
             weights = np.ones(targets.shape[0], np.float32)
+            exposures = None
+            if exposure is not None and self._measures.power is not None:
+                exposures = exposure[part].astype(np.float64)
             if weight is not None:
                 weights = weight[part].astype(np.float32)
                 if not weights.all():
                     counts = weights > 0
                     scores, targets, weights = scores[counts], targets[counts], weights[counts]
-            self._append(scores, targets, weights)
+                    exposures = None if exposures is None else exposures[counts]
+            self._append(scores, targets, weights, exposures)
 
     def merge(self, other: MetricSet) -> None:
         """Take in all rows of another set, which stays as it is.
@@ -191,18 +219,20 @@ class MetricSet:
         -------
         dict of str to float, int or None
             `rows` (count), `weight` (sum of weights), and by task `accuracy`,
-            `macro_f1`, `logloss`, `brier`, `ece`, `auc`, `auc_error_bound`, or
-            `rmse` and `mae` (units of the target), `r2`. Never NaN or infinite:
-            what is undefined (no weight, one class, a constant target) is None.
+            `macro_f1`, `logloss`, `brier`, `ece`, `top_5_accuracy`, `auc`,
+            `average_precision`, with `_low`, `_high` and `_error_bound` where there
+            are such, or `rmse` and `mae` (units of the target), `r2`, `deviance`,
+            `d2`, `pinball`, `coverage`. Never NaN or infinite: what is undefined
+            (no weight, one class, a constant target) is None.
         """
         state = self._state
         if self._n_pending:
             state = self._combined(state, self._summed(self._block[:, : self._n_pending]))
         if self.task == "regression":
-            return {"rows": self._n_rows, **_regression_metrics(state)}
-        metrics = _classified_metrics(state, probabilities=self.probabilities)
+            return {"rows": self._n_rows, **values.results(state, self._measures)}
+        metrics = classes.results(state, probabilities=self.probabilities)
         if self._ranking is not None:
-            metrics["auc"], metrics["auc_error_bound"] = self._ranking.result()
+            metrics |= self._ranking.measures()
         return {"rows": self._n_rows, **metrics}
 
     def _check(self, prediction: Array, target: Array, weight: Array | None) -> None:
@@ -235,18 +265,36 @@ class MetricSet:
             if not (least >= 0 and greatest <= _FLOAT32_MAX):
                 raise ValueError(f"weight: [{least}, {greatest}], expected finite, 0 or more")
 
-    def _append(self, scores: Floats, targets: Floats, weights: npt.NDArray[np.float32]) -> None:
+    def _check_deviance(self, target: Array, exposure: Array | None) -> None:
+        least = float(target.min())
+        if least < 0 or (least == 0 and self._measures.power == 2):
+            raise ValueError(f"target: {least}, expected 0 or more, above 0 for power 2")
+        if exposure is not None:
+            least, greatest = float(exposure.min()), float(exposure.max())
+            if not (least > 0 and greatest <= _FLOAT32_MAX):
+                raise ValueError(f"exposure: [{least}, {greatest}], expected finite, above 0")
+
+    def _append(
+        self,
+        scores: Floats,
+        targets: Floats,
+        weights: npt.NDArray[np.float32],
+        exposures: Floats | None,
+    ) -> None:
         """Reduce checked rows to columns, row by row, and buffer them."""
         columns: Floats = np.empty((self._block.shape[0], targets.shape[0]))
-        columns[_TARGET] = targets
-        columns[_WEIGHT] = weights
+        columns[values.TARGET] = targets
+        columns[values.WEIGHT] = weights
         if self.task == "regression":
-            columns[_PREDICTED] = scores
+            columns[values.PREDICTED] = scores
+            if columns.shape[0] > values.EXPOSURE:
+                columns[values.EXPOSURE] = 1.0 if exposures is None else exposures
         elif not self.probabilities:
-            columns[_PREDICTED] = scores > 0
+            classes.fill_margins(scores, columns)
         else:
             np.clip(scores, 0.0, 1.0, out=scores)
-            (_binary_columns if self.task == "binary" else _class_columns)(scores, columns)
+            fill = classes.fill_binary if self.task == "binary" else classes.fill_classes
+            fill(scores, columns)
         self._buffer(columns)
         if self._ranking is not None:
             self._ranking.update(scores.astype(np.float32), targets > 0, weights)
@@ -265,12 +313,12 @@ class MetricSet:
 
     def _summed(self, block: Floats) -> Floats:
         if self.task == "regression":
-            return _regression_state(block)
-        return _classified_state(block, self.n_classes)
+            return values.summed(block, self._measures)
+        return classes.summed(block, self.n_classes)
 
     def _combined(self, first: Floats, second: Floats) -> Floats:
         if self.task == "regression":
-            return _combined_regression(first, second)
+            return values.combined(first, second)
         return first + second
 
 
@@ -282,103 +330,7 @@ def plan_metrics_bytes(task: Task, *, n_classes: int = 2, auc_rows: int = DEFAUL
     task, n_classes, auc_rows
         As of `MetricSet`.
     """
-    rows = 3 * 7 * 8 * _BLOCK_ROWS
-    values = 4 * 8 * max(_CHUNK_VALUES, n_classes) if task == "classes" else 0
-    states = 5 * 8 * (_HEAD + 3 * n_classes)
-    return rows + values + states + (plan_ranking_bytes(auc_rows) if task == "binary" else 0)
-
-
-def _binary_columns(probability: Floats, columns: Floats) -> None:
-    """Fill the columns of binary rows; probability (n,) of class 1."""
-    target = columns[_TARGET]
-    columns[_PREDICTED] = probability > 0.5
-    columns[_LIKELIHOOD] = np.where(target > 0, probability, 1.0 - probability)
-    columns[_CONFIDENCE] = probability
-    columns[_OUTCOME] = target
-    columns[_BRIER] = np.square(probability - target)
-
-
-def _class_columns(probability: Floats, columns: Floats) -> None:
-    """Fill the columns of rows with probability (n, C)."""
-    target = columns[_TARGET]
-    row = np.arange(target.shape[0])
-    predicted = probability.argmax(axis=1)
-    likelihood = probability[row, target.astype(np.intp)]
-    columns[_PREDICTED] = predicted
-    columns[_LIKELIHOOD] = likelihood
-    columns[_CONFIDENCE] = probability[row, predicted]
-    columns[_OUTCOME] = predicted == target
-    # The true class apart, so that a sure and right row costs exactly nothing.
-    probability[row, target.astype(np.intp)] = 1.0 - likelihood
-    columns[_BRIER] = np.square(probability, out=probability).sum(axis=1)
-
-
-def _classified_state(block: Floats, n_classes: int) -> Floats:
-    """Sum a block of classified rows, (3 or 7, n), to (17 + 3 C,)."""
-    predicted, target = block[_PREDICTED].astype(np.intp), block[_TARGET].astype(np.intp)
-    weight = block[_WEIGHT]
-    state: Floats = np.zeros(_HEAD + 3 * n_classes)
-    hit, guessed, there = state[_HEAD:].reshape(3, n_classes)
-    hit[:] = np.bincount(target, np.where(predicted == target, weight, 0.0), n_classes)
-    guessed[:] = np.bincount(predicted, weight, n_classes)
-    there[:] = np.bincount(target, weight, n_classes)
-    if block.shape[0] > _LIKELIHOOD:
-        confidence, outcome = block[_CONFIDENCE], block[_OUTCOME]
-        likelihood = np.maximum(block[_LIKELIHOOD], LIKELIHOOD_FLOOR)
-        state[_LOGLOSS_SUM] = -(weight * np.log(likelihood)).sum()
-        state[_BRIER_SUM] = (weight * block[_BRIER]).sum()
-        bins = np.maximum(np.ceil(confidence * N_CALIBRATION_BINS), 1.0).astype(np.intp) - 1
-        state[_BINS] = np.bincount(bins, weight * (confidence - outcome), N_CALIBRATION_BINS)
-    return state
-
-
-def _classified_metrics(state: Floats, *, probabilities: bool) -> dict[str, float | int | None]:
-    hit, guessed, there = state[_HEAD:].reshape(3, -1)
-    weight = float(there.sum())
-    names = ["accuracy", "macro_f1", *(["logloss", "brier", "ece"] if probabilities else [])]
-    metrics: dict[str, float | int | None] = {"weight": weight, **dict.fromkeys(names)}
-    if weight > 0:
-        seen = guessed + there > 0
-        metrics["accuracy"] = float(hit.sum()) / weight
-        metrics["macro_f1"] = float((2 * hit[seen] / (guessed + there)[seen]).mean())
-        if probabilities:
-            metrics["logloss"] = float(state[_LOGLOSS_SUM]) / weight
-            metrics["brier"] = float(state[_BRIER_SUM]) / weight
-            metrics["ece"] = float(np.abs(state[_BINS]).sum()) / weight
-    return metrics
-
-
-def _regression_state(block: Floats) -> Floats:
-    """Sum a block of rows, (3, n) with n > 0 and positive weights, to (5,)."""
-    prediction, target, weight = block
-    total = weight.sum()
-    # Relative to the first, so that a constant target has no spread at all.
-    shifted = target - target[0]
-    shift = (weight * shifted).sum() / total
-    spread = (weight * np.square(shifted - shift)).sum()
-    error = prediction - target
-    squared, absolute = (weight * np.square(error)).sum(), (weight * np.abs(error)).sum()
-    return np.array([total, target[0] + shift, spread, squared, absolute])
-
-
-def _combined_regression(first: Floats, second: Floats) -> Floats:
-    if first[_TOTAL] == 0 or second[_TOTAL] == 0:
-        return first + second
-    combined = first + second
-    delta = second[_MEAN] - first[_MEAN]
-    share = second[_TOTAL] / combined[_TOTAL]
-    combined[_MEAN] = first[_MEAN] + delta * share
-    combined[_SPREAD] += delta * delta * first[_TOTAL] * share
-    return combined
-
-
-def _regression_metrics(state: Floats) -> dict[str, float | int | None]:
-    total, _, spread, squared, absolute = (float(value) for value in state)
-    metrics: dict[str, float | int | None] = {"weight": total, "rmse": None, "mae": None}
-    metrics["r2"] = None
-    if total > 0:
-        metrics["rmse"] = math.sqrt(squared / total)
-        metrics["mae"] = absolute / total
-        unexplained = squared / spread if spread > 0 else math.inf
-        metrics["r2"] = 1.0 - unexplained if math.isfinite(unexplained) else None
-    return metrics
+    rows = 3 * 8 * 8 * _BLOCK_ROWS
+    chunks = 4 * 8 * max(_CHUNK_VALUES, n_classes) if task == "classes" else 0
+    states = 5 * 8 * classes.n_state(n_classes)
+    return rows + chunks + states + (plan_ranking_bytes(auc_rows) if task == "binary" else 0)

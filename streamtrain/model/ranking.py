@@ -1,4 +1,4 @@
-"""Area under the ROC curve of a stream, exact while memory allows.
+"""Areas under the ROC and the precision-recall curve of a stream, exact while memory allows.
 
 Rows are kept (9 bytes each) until there are more than a bound, then folded
 into a histogram of 2**20 bins with a bound on the error that this costs.
@@ -20,10 +20,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from streamtrain.model.rank_sums import Chunk, precision_error, rank_sums
+
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint32]
 _Item = TypeVar("_Item", bound=np.generic)
-_Chunk = tuple[npt.NDArray[np.integer], Floats, Floats]
 
 N_BINS = 1 << 20
 ROW_BYTES = 9
@@ -68,9 +69,11 @@ def plan_ranking_bytes(max_rows: int) -> int:
 
 
 class RankingArea:
-    """Weighted area under the ROC curve: P(score of a positive > score of a negative).
+    """Weighted areas under the ROC curve and, as average precision, under precision-recall.
 
-    Ties count one half. Rows of weight zero do not count.
+    The former is P(score of a positive > score of a negative), ties one half; the
+    latter is the mean over positives of the share of positives among the rows
+    that score as high as it or higher. Rows of weight zero do not count.
 
     Parameters
     ----------
@@ -94,7 +97,10 @@ class RankingArea:
 
     Source: Fawcett 2006, "An introduction to ROC analysis", section 7 and
     algorithm 2; Hanley and McNeil 1982, "The meaning and use of the area under
-    a ROC curve", for the area as a probability with ties counted one half.
+    a ROC curve", for the area as a probability with ties counted one half; Boyd,
+    Eng and Page 2013, "Area under the precision-recall curve: point estimates and
+    confidence intervals", for average precision; Kish 1965, "Survey sampling",
+    for (sum w)^2 / sum w^2 rows of equal weight that know as much as the weighted.
     """
 
     def __init__(self, *, max_rows: int = 2_000_000, probabilities: bool = True) -> None:
@@ -112,6 +118,8 @@ class RankingArea:
         # One image seen in each bin (0 = none), and whether another one was seen too.
         self._witness: Keys = np.empty(0, np.uint32)
         self._mixed: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
+        # Sum of squared weights of negatives and of positives.
+        self._squares: Floats = np.zeros(2)
 
     def update(
         self,
@@ -153,6 +161,7 @@ class RankingArea:
             return
         mass = self._fold()
         mass += other._mass
+        self._squares = self._squares + other._squares
         for start in range(0, N_BINS, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             mine, theirs = self._witness[part], other._witness[part]
@@ -162,7 +171,7 @@ class RankingArea:
             np.maximum(mine, theirs, out=mine)
 
     def result(self) -> tuple[float | None, float | None]:
-        """Return the area and the most by which it may be wrong.
+        """Return the area under the ROC curve and the most by which it may be wrong.
 
         Returns
         -------
@@ -175,23 +184,54 @@ class RankingArea:
             are the weights in a bin and P and N in all of them. None where
             the area is. Rounding of float64 sums comes on top.
         """
-        forgotten = 0.0
+        measures = self.measures()
+        return measures["auc"], measures["auc_error_bound"]
+
+    def measures(self) -> dict[str, float | None]:
+        """Return both areas, their error bounds, and the interval of the first.
+
+        Returns
+        -------
+        dict of str to float or None
+            `auc`, `auc_error_bound` as of `result`; `auc_low`, `auc_high`, a 95 %
+            interval that the bound widens; `average_precision` (None without
+            positives), `average_precision_error_bound` (`precision_error` / P).
+        """
+        forgotten = unsure = 0.0
         if self._mass is None:
-            pairs, n_positive, n_negative = _concordance(self._sorted_rows())
+            sums = rank_sums(self._sorted_rows())
         else:
-            pairs, n_positive, n_negative = _concordance(_bins(self._mass))
+            sums = rank_sums(_bins(self._mass))
             for bins, positive, negative in _bins(self._mass):
                 forgotten += 0.5 * float((positive * negative * self._mixed[bins]).sum())
-        if not (n_positive > 0 and n_negative > 0):
-            return None, None
-        # Rounding must not push a perfect ranking over 1.
-        n_pairs = n_positive * n_negative
-        return min(pairs / n_pairs, 1.0), min(forgotten / n_pairs, 0.5)
+            unsure = precision_error((self._mixed[b], p, n) for b, p, n in _bins(self._mass))
+        area, precision = sums.area(), sums.average_precision()
+        bound = 0.0
+        low = high = None
+        if area is not None:
+            bound = min(forgotten / (sums.positive * sums.negative), 0.5)
+            low, high = sums.area_interval(
+                sums.positive / self._squares[1] * sums.positive,
+                sums.negative / self._squares[0] * sums.negative,
+                bound,
+            )
+        return {
+            "auc": area,
+            "auc_low": low,
+            "auc_high": high,
+            "auc_error_bound": None if area is None else bound,
+            "average_precision": precision,
+            "average_precision_error_bound": (
+                None if precision is None else min(unsure / sums.positive, 1.0)
+            ),
+        }
 
     def _take(
         self, keys: Keys, labels: npt.NDArray[np.bool_], weights: npt.NDArray[np.float32]
     ) -> None:
         """Keep at most a chunk of rows, or count them in the histogram."""
+        # Row after row, so that cuts cannot change the rounding.
+        np.add.at(self._squares, labels.astype(np.intp), np.square(weights.astype(np.float64)))
         n_rows = self._n_kept + keys.shape[0]
         if self._mass is not None or n_rows > self.max_rows:
             self._count(self._fold(), keys, labels, weights)
@@ -243,8 +283,8 @@ class RankingArea:
             self._witness[bins[new]] = keys[new]
         self._mixed[bins[self._witness[bins] != keys]] = True
 
-    def _sorted_rows(self) -> Iterator[_Chunk]:
-        """Yield (keys, weight if positive, weight if negative) by ascending key."""
+    def _sorted_rows(self) -> Iterator[Chunk]:
+        """Yield (keys, weight if positive, weight if negative) by descending key."""
         n_rows = self._n_kept
         # The row number breaks ties, so the order is total and sums always round alike.
         order = self._keys[:n_rows].astype(np.uint64)
@@ -252,8 +292,8 @@ class RankingArea:
         for part in self._parts():
             order[part] |= np.arange(part.start, part.stop, dtype=np.uint64)
         order.sort()
-        for part in self._parts():
-            row = (order[part] & np.uint64(0xFFFFFFFF)).astype(np.intp)
+        for part in reversed(list(self._parts())):
+            row = (order[part][::-1] & np.uint64(0xFFFFFFFF)).astype(np.intp)
             weight = self._weights[row].astype(np.float64)
             positive = np.where(self._labels[row], weight, 0.0)
             yield self._keys[row], positive, weight - positive
@@ -266,37 +306,8 @@ def _resized(array: npt.NDArray[_Item], n_kept: int, n_rows: int) -> npt.NDArray
     return resized
 
 
-def _bins(mass: Floats) -> Iterator[_Chunk]:
-    """Yield (bin, weight of positives, weight of negatives) by ascending bin."""
-    for start in range(0, N_BINS, _CHUNK_ROWS):
-        bins = np.arange(start, min(start + _CHUNK_ROWS, N_BINS))
+def _bins(mass: Floats) -> Iterator[Chunk]:
+    """Yield (bin, weight of positives, weight of negatives) by descending bin."""
+    for stop in range(N_BINS, 0, -_CHUNK_ROWS):
+        bins = np.arange(max(stop - _CHUNK_ROWS, 0), stop)[::-1]
         yield bins, mass[1, bins], mass[0, bins]
-
-
-def _concordance(chunks: Iterator[_Chunk]) -> tuple[float, float, float]:
-    """Return the weight of ordered pairs (ties one half), of positives and of negatives.
-
-    Parameters
-    ----------
-    chunks : iterator of (keys, positive, negative), each (n,)
-        By ascending key; a key may go on in the next chunk.
-    """
-    pairs = sum_positive = sum_negative = 0.0
-    open_key, open_positive, open_negative = np.zeros(1, np.int64), np.zeros(1), np.zeros(1)
-    for some_keys, some_positive, some_negative in chunks:
-        keys = np.concatenate([open_key, some_keys])
-        starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-        positive = np.add.reduceat(np.concatenate([open_positive, some_positive]), starts)
-        negative = np.add.reduceat(np.concatenate([open_negative, some_negative]), starts)
-        # The last key may go on: it waits for the next chunk.
-        open_key = keys[-1:].astype(np.int64)
-        open_positive, open_negative = positive[-1:], negative[-1:]
-        positive, negative = positive[:-1], negative[:-1]
-        # The weight of negatives up to and with each key, less half of its own.
-        below = sum_negative + np.cumsum(negative)
-        pairs += float((positive * (below - 0.5 * negative)).sum())
-        sum_positive += float(positive.sum())
-        sum_negative += float(negative.sum())
-    last_positive, last_negative = float(open_positive[0]), float(open_negative[0])
-    pairs += last_positive * (sum_negative + 0.5 * last_negative)
-    return pairs, sum_positive + last_positive, sum_negative + last_negative

@@ -375,7 +375,7 @@ class _Builder:
 
     def _pairs(self, layer: Layer, source: Range, where: str) -> None:
         k = self._network.vector_dim
-        if not k or _LANES % k and k % _LANES:
+        if not k or (_LANES % k and k % _LANES):
             raise ConfigError(
                 f"pairs need vectors of 1, 2, 4, 8, 16, or a multiple of 16 numbers, these have {k}",
                 where=where,

@@ -27,6 +27,7 @@ from streamtrain.scoring import evaluate_split
 from streamtrain.store.dataset import Dataset
 from streamtrain.train.average import Average
 from streamtrain.train.plan import MemoryPlan
+from streamtrain.train.progressive import Progressive
 from streamtrain.train.settings import Resources, TrainSettings
 from streamtrain.train.state import TrainState
 
@@ -98,6 +99,12 @@ class Loop:
         self._rows_here = 0
         self._recent = np.zeros(2)
         self._last_loss: float | None = None
+        self._progressive = Progressive(
+            model.architecture,
+            n_classes=len(dataset.schema.target.classes),
+            auc_rows=plan.auc_rows,
+            on=resources.progressive and state.progress.epoch == 0,
+        )
         self.compute_s = 0.0
         self.first_batch_s: float | None = None
         self.checkpoint_path = ""
@@ -173,6 +180,7 @@ class Loop:
             self._total_steps - progress.step,
             self._average.steps_left(),
             _MAX_CALL_STEPS,
+            self._progressive.max_steps(segment.batch_size),
         )
         every = self._resources.checkpoint_steps
         if every:
@@ -193,6 +201,7 @@ class Loop:
             step=progress.step,
             rates=self._rates(n),
             step_sums=sums,
+            progressive=self._progressive.scores(rows),
         )
         seconds = time.perf_counter() - started
         self.compute_s += seconds
@@ -205,6 +214,7 @@ class Loop:
         for k in range(taken):
             progress.loss_sum += float(sums[k, 0])
             progress.weight_sum += float(sums[k, 1])
+        self._progressive.update(rows, taken * size)
         if taken:
             self._recent += sums[:taken].sum(axis=0)
             weight = float(sums[taken - 1, 1])
@@ -239,6 +249,10 @@ class Loop:
             progress.train_loss = (
                 progress.loss_sum / progress.weight_sum if progress.weight_sum else None
             )
+        first = progress.epoch == 0
+        if first:
+            # Kept before the validation, which may be stopped and done again.
+            self._keep_progressive()
         if self._has_valid:
             yield self._validate()
         event: Event = {
@@ -248,6 +262,8 @@ class Loop:
             "train": {"loss": self._train_loss()},
             "valid": progress.valid,
         }
+        if first:
+            event["progressive"] = progress.progressive
         if settings.early_stop and self._has_valid:
             self._keep_best()
             event["best_epoch"] = progress.best_epoch
@@ -265,6 +281,13 @@ class Loop:
             progress.row = 0
             progress.loss_sum = progress.weight_sum = 0.0
         yield event
+
+    def _keep_progressive(self) -> None:
+        progress = self._state.progress
+        if progress.progressive.get("rows") != progress.row:
+            loss = {"loss": self._train_loss(), "rows": progress.row}
+            progress.progressive = {**loss, **self._progressive.result()}
+        self._progressive.end()
 
     def _train_loss(self) -> float | None:
         progress = self._state.progress
@@ -406,6 +429,7 @@ class Loop:
             "rows_per_s": self._rows_here / here_s if here_s > 0 else 0.0,
             "train": {"loss": self._train_loss()},
             "valid": dict(progress.valid),
+            "progressive": dict(progress.progressive),
             "ledger": self._ledger(),
             "stall": {"read": read, "decode": waited - read, "compute": 1.0 - waited},
             "first_batch_s": self.first_batch_s,

@@ -117,6 +117,11 @@ def plan_memory(
         rows = 2 * window + SCORING_ROWS
         scored = rows * per_row + max(b.n_bytes for b in valid)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
+    progressive = 0
+    if resources.progressive:
+        rows = max(SCORING_ROWS, settings.batch_size)
+        progressive = rows * (_SCORED_ROW_BYTES + 28 * architecture.n_scores)
+        progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
         block_rows, row_bytes=per_row, budget_bytes=budget // WINDOW_SHARE
@@ -137,6 +142,7 @@ def plan_memory(
         "spill of one batch": settings.batch_size * per_row,
         "read buffers": resources.n_readers * block_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
+        "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,
     }
     parts["windows"] = n_windows * rows * per_row

@@ -219,6 +219,9 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_steps : int or None
     checkpoint_seconds : float or None
         A checkpoint every so often; either, neither or both.
+    progressive : bool
+        Measure every metric on the first epoch's rows, each before the step it is
+        part of. It costs about what a validation of as many rows does.
     """
 
     memory: int | None = None
@@ -227,6 +230,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     io: IoMethod = "pread"
     checkpoint_steps: int | None = None
     checkpoint_seconds: float | None = 60.0
+    progressive: bool = False
 
     def check(self) -> None:
         """Refuse values that cannot work.

@@ -48,6 +48,9 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
         Of the last epoch that ended.
     valid : dict
         Metrics of the last validation.
+    progressive : dict
+        Loss and metrics of the first epoch, of each row before the step it was
+        part of; empty until that epoch's rows have passed.
     best_loss, best_epoch, stale_epochs : float or None, int, int
         Of early stopping.
     rate_factor : float
@@ -66,6 +69,7 @@ class Progress(msgspec.Struct, forbid_unknown_fields=True):
     weight_sum: float = 0.0
     train_loss: float | None = None
     valid: dict[str, float | int | None] = {}
+    progressive: dict[str, float | int | None] = {}
     best_loss: float | None = None
     best_epoch: int = -1
     stale_epochs: int = 0

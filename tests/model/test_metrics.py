@@ -54,13 +54,55 @@ def area(score, target, weight):
     return (((ahead > behind) + 0.5 * (ahead == behind)) * pairs).sum() / pairs.sum()
 
 
+def average_precision(score, target, weight):
+    """Return the mean over positives of the precision at their score."""
+    total = 0.0
+    for s, w in zip(score[target == 1], weight[target == 1], strict=True):
+        taken = score >= s
+        total += w * weight[taken & (target == 1)].sum() / weight[taken].sum()
+    return total / weight[target == 1].sum()
+
+
+def effective(weight):
+    return weight.sum() ** 2 / (weight**2).sum()
+
+
+def wilson(share, weight):
+    """Solve (share - x)^2 = z^2 x (1 - x) / n for x."""
+    n, z = effective(weight), 1.959963984540054
+    low, high = sorted(np.roots([1 + z**2 / n, -(2 * share + z**2 / n), share**2]).real)
+    return {"accuracy_low": max(low, 0.0), "accuracy_high": min(high, 1.0)}
+
+
+def area_interval(score, target, weight):
+    """Return the interval of DeLong, from the placement of every row among the other class."""
+    ahead, behind = score[target == 1], score[target == 0]
+    p, n = weight[target == 1], weight[target == 0]
+    won = (ahead[:, None] > behind) + 0.5 * (ahead[:, None] == behind)
+    of_positives, of_negatives = won @ n / n.sum(), p @ won / p.sum()
+    found = (p * of_positives).sum() / p.sum()
+    if min(effective(p), effective(n)) <= 1:
+        return None, None
+    variance = (p * (of_positives - found) ** 2).sum() / p.sum() / (effective(p) - 1)
+    variance += (n * (of_negatives - found) ** 2).sum() / n.sum() / (effective(n) - 1)
+    half = 1.959963984540054 * np.sqrt(variance)
+    return max(found - half, 0.0), min(found + half, 1.0)
+
+
 def binary_oracle(p, y, w):
     p, y, w = (np.asarray(a, np.float64) for a in (p, y, w))
     likelihood = np.maximum(np.where(y == 1, p, 1 - p), 2.0**-24)
+    auc_low, auc_high = area_interval(p, y, w)
+    accuracy = w[(p > 0.5) == (y == 1)].sum() / w.sum()
     return {
         "rows": len(y),
         "weight": w.sum(),
-        "accuracy": w[(p > 0.5) == (y == 1)].sum() / w.sum(),
+        "accuracy": accuracy,
+        **wilson(accuracy, w),
+        "auc_low": auc_low,
+        "auc_high": auc_high,
+        "average_precision": average_precision(p, y, w),
+        "average_precision_error_bound": 0.0,
         "macro_f1": macro_f1((p > 0.5) * 1, y, w, 2),
         "logloss": -(w * np.log(likelihood)).sum() / w.sum(),
         "brier": (w * (p - y) ** 2).sum() / w.sum(),
@@ -76,10 +118,16 @@ def class_oracle(p, y, w):
     chosen = p.argmax(axis=1)
     truth = np.eye(p.shape[1])[y]
     likelihood = np.maximum((p * truth).sum(axis=1), 2.0**-24)
+    accuracy = w[chosen == y].sum() / w.sum()
+    # A stable sort leaves equals in the order of classes.
+    first = np.argsort(-p, axis=1, kind="stable")[:, :5]
+    top = {"top_5_accuracy": w[(first == y[:, None]).any(axis=1)].sum() / w.sum()}
     return {
         "rows": len(y),
         "weight": w.sum(),
-        "accuracy": w[chosen == y].sum() / w.sum(),
+        "accuracy": accuracy,
+        **wilson(accuracy, w),
+        **(top if p.shape[1] > 5 else {}),
         "macro_f1": macro_f1(chosen, y, w, p.shape[1]),
         "logloss": -(w * np.log(likelihood)).sum() / w.sum(),
         "brier": (w * ((p - truth) ** 2).sum(axis=1)).sum() / w.sum(),
@@ -208,10 +256,17 @@ def test_sure_and_right_predictions_are_perfect():
     w = np.array([0.1, 0.2, 0.3, 0.7], np.float32)
     found = metrics_of("classes", np.eye(3)[y], y, w, n_classes=3)
     perfect = {"accuracy": 1.0, "macro_f1": 1.0, "logloss": 0.0, "brier": 0.0, "ece": 0.0}
+    perfect["accuracy_high"] = 1.0
     assert {name: found[name] for name in perfect} == perfect
     assert math.copysign(1, found["logloss"]) == 1
     found = metrics_of("binary", np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]))
     perfect |= {"auc": 1.0, "auc_error_bound": 0.0, "rows": 3, "weight": 3.0}
+    perfect |= {"average_precision": 1.0, "average_precision_error_bound": 0.0}
+    # One negative says nothing of how negatives scatter.
+    perfect |= {"auc_low": None, "auc_high": None}
+    # Wilson: n / (n + z^2) where all were right.
+    low = found.pop("accuracy_low")
+    assert low == pytest.approx(3 / (3 + 1.959963984540054**2))
     assert found == perfect
 
 

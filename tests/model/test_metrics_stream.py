@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from streamtrain.errors import DivergedError
 from streamtrain.model import metrics as module
 from streamtrain.model.metrics import MetricSet, plan_metrics_bytes
+from streamtrain.model.value_metrics import ValueMeasures
 
 EPS = np.finfo(np.float64).eps
 
@@ -34,6 +35,12 @@ def regression_rows(n_rows):
     return y + rng.standard_normal(n_rows), y, rng.random(n_rows).astype(np.float32)
 
 
+def count_rows(n_rows):
+    rng = np.random.default_rng(11)
+    mean = rng.uniform(0.5, 4.0, n_rows)
+    return mean, rng.poisson(mean) + 1.0, rng.random(n_rows).astype(np.float32)
+
+
 # Each with its options and its rows: (prediction, target, weight).
 TASKS = {
     "binary": ({"task": "binary"}, binary_rows),
@@ -42,6 +49,11 @@ TASKS = {
     "classes": ({"task": "classes", "n_classes": 3}, lambda n: class_rows(n, 3)),
     "wide": ({"task": "classes", "n_classes": 21}, lambda n: class_rows(n, 21)),
     "regression": ({"task": "regression"}, regression_rows),
+    "quantile": ({"task": "regression", "measures": ValueMeasures(quantile=0.8)}, regression_rows),
+    **{
+        f"deviance {p}": ({"task": "regression", "measures": ValueMeasures(power=p)}, count_rows)
+        for p in (1.0, 1.5, 2.0)
+    },
 }
 EVERY_TASK = pytest.mark.parametrize("name", TASKS)
 
@@ -145,7 +157,7 @@ def test_merged_sets_are_the_set_of_all_rows(name, cuts):
             merged.merge(part)
             assert part.result() == before
     # The mean of 100 in regression loses two more digits of the spread.
-    assert_close(merged.result(), whole, 60 * (100 if name == "regression" else 1))
+    assert_close(merged.result(), whole, 60 * (100 if options["task"] == "regression" else 1))
 
 
 @EVERY_TASK
@@ -159,7 +171,14 @@ def test_a_set_merged_with_itself_counts_twice(name, block_rows, monkeypatch):
     metrics.merge(metrics)
     expected["rows"] *= 2
     expected["weight"] *= 2
-    assert_close(metrics.result(), expected, 120 * (100 if name == "regression" else 1))
+    if "accuracy" in expected:
+        # Twice the rows know more.
+        found = metrics.result()
+        for low, high in (("accuracy_low", "accuracy_high"), ("auc_low", "auc_high")):
+            if low in expected:
+                assert found[low] > expected.pop(low)
+                assert found[high] < expected.pop(high)
+    assert_close(metrics.result(), expected, 120 * (100 if options["task"] == "regression" else 1))
 
 
 @EVERY_TASK
@@ -271,7 +290,7 @@ def test_the_arguments_are_left_as_they_were(name):
 def test_the_peak_of_memory_is_within_the_plan(name):
     options, rows = TASKS[name]
     columns = rows(100_000)
-    plan = {key: value for key, value in options.items() if key != "probabilities"}
+    plan = {k: v for k, v in options.items() if k not in {"probabilities", "measures"}}
     tracemalloc.start()
     try:
         metrics = MetricSet(**options)

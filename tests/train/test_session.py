@@ -17,7 +17,9 @@ from streamtrain.errors import (
 )
 from streamtrain.library import open_dataset
 from streamtrain.model.architecture import plan_architecture
+from streamtrain.model.value_metrics import unit_deviance
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
+from streamtrain.predict import load_model
 from streamtrain.store.dataset import Dataset
 from streamtrain.train import checkpoint
 from streamtrain.train.checkpoint import find_checkpoints, verify_run, write_checkpoint
@@ -101,16 +103,68 @@ def test_training_reaches_what_the_process_allows(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("n_classes", "loss"),
-    [(0, "squared"), (2, "logistic"), (2, "hinge"), (2, "squared"), (4, "softmax")],
-)
-def test_every_loss_learns_from_the_targets_it_fits(tmp_path, n_classes, loss):
+    ("n_classes", "loss", "options"),
+    [
+        (0, "squared", {}), (2, "logistic", {}), (2, "hinge", {}), (2, "squared", {}),
+        (4, "softmax", {}), (0, "absolute", {}), (0, "huber", {"huber_delta": 0.5}),
+        (0, "quantile", {"quantile": 0.9, "epochs": 20}), (2, "logistic", {"label_smoothing": 0.1}),
+        (4, "softmax", {"label_smoothing": 0.1, "class_weights": "balanced"}),
+        (2, "hinge", {"class_weights": "balanced"}), (2, "poisson", {}),
+        (2, "tweedie", {"tweedie_power": 1.2}),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_loss_learns_from_the_targets_it_fits(tmp_path, n_classes, loss, options):
     dataset = open_dataset(make_dataset(tmp_path / "ds", n_rows=1000, n_classes=n_classes))
-    events = events_of(dataset, tmp_path / "run", loss=loss, epochs=5, optimizer="adagrad")
+    rest = {"loss": loss, "epochs": 5, "optimizer": "adagrad", **options}
+    # A rate of nothing leaves the model as it starts.
+    start = done(dataset, tmp_path / "start", **{**rest, "lr": 1e-30, "epochs": 1})
+    events = events_of(dataset, tmp_path / "run", **rest)
     losses = [e["valid"]["loss"] for e in events if e["event"] == "epoch"]
+    if loss in {"poisson", "tweedie"}:
+        assert losses[-1] < start["valid"]["loss"] - 0.03
+        assert events[-1]["valid"]["d2"] > 0.15
+    else:
+        assert losses[-1] < 0.95 * start["valid"]["loss"]
+    if loss == "quantile":
+        assert events[-1]["valid"]["coverage"] == pytest.approx(0.9, abs=0.05)
     variance = float(dataset.schema.target.statistics.std) ** 2
     untrained = {"squared": variance, "logistic": math.log(2), "hinge": 1.0, "softmax": math.log(4)}
-    assert losses[-1] < 0.9 * untrained[loss]
+    if not options and loss in untrained:
+        assert losses[-1] < 0.9 * untrained[loss]
+
+
+@pytest.mark.parametrize("loss", ["poisson", "tweedie"])
+def test_losses_with_exposures_learn_the_rate(tmp_path, loss):
+    dataset = open_dataset(
+        make_dataset(tmp_path / "ds", n_rows=4000, cardinalities=(3,), exposed=True)
+    )
+    last = done(dataset, tmp_path / "run", loss=loss, epochs=8)
+    rows, _ = next(dataset.batches(1000, split="valid", shuffle=False))
+    effect = np.random.default_rng(0).normal(size=3)
+    score = rows.numeric.sum(axis=1, dtype=np.float64) + effect[rows.codes[:, 0]]
+    mean = 1.5 * rows.exposure * np.exp(0.4 * score - 1.0)
+    power = 1.0 if loss == "poisson" else 1.5
+    best = unit_deviance(rows.target.astype(np.float64), mean, power).mean()
+    assert last["valid"]["deviance"] == pytest.approx(best, rel=0.02)
+    assert last["valid"]["d2"] > 0.1
+
+
+def test_class_weights_make_every_class_count_alike(tmp_path):
+    folder = make_dataset(tmp_path / "ds", n_rows=2000, n_classes=4, cardinalities=())
+    dataset = open_dataset(folder)
+    counts = np.array(dataset.schema.target.counts)
+    assert counts.max() > 1.3 * counts.min()
+    for weights in ("none", "balanced"):
+        done(dataset, tmp_path / weights, class_weights=weights, epochs=20, batch_size=100)
+        rows, _ = next(dataset.batches(2000, shuffle=False))
+        data = {f"n{j}": rows.numeric[:, j] for j in range(2)}
+        p = load_model(tmp_path / weights).predict(data)
+        w = (1 / counts)[rows.target.astype(int)] if weights == "balanced" else np.ones(2000)
+        # Where the gradient of the biases is 0, classes are predicted as often as they count.
+        share = (w @ p) / w.sum()
+        expected = np.full(4, 0.25) if weights == "balanced" else counts / 2000
+        np.testing.assert_allclose(share, expected, atol=0.02)
 
 
 def test_at_least_two_checkpoints_are_kept(dataset, tmp_path):
@@ -279,6 +333,8 @@ def test_a_damaged_block_stops_training_and_leaves_no_thread(tmp_path):
         ({"lr": -0.1}, "--lr"),
         ({"loss": "softmax"}, "--loss"),
         ({"loss": "nothing"}, "--loss"),
+        ({"loss": "squared", "class_weights": "balanced"}, "--class-weights"),
+        ({"quantile": 0.9}, "--quantile"),
         ({"model": "forest"}, "--model"),
         ({"threads": -1}, "--threads"),
         ({"prefetch": -1}, "--prefetch"),
