@@ -86,7 +86,7 @@ def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
 
 
 def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
-    """The curve that makes the train split normal: each knot's height is that of its rank."""
+    """Return the curve that makes the train split normal: heights follow ranks."""
     normal = NormalDist()
     edges = _edges(statistics)
     ranks = statistics.ranks if len(statistics.ranks) == len(edges) else (0.0, 1.0)

@@ -310,7 +310,7 @@ class NetworkModel:
                 none,
                 np.zeros(2),
                 np.zeros(1),
-            ),  # fmt: skip
+            ),
             self._score_work,
             Batch(numeric, self._crosser(codes), _NOTHING, _NOTHING, _NOTHING),
             _SCORE_TILE,

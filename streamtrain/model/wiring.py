@@ -377,7 +377,7 @@ class _Builder:
         k = self._network.vector_dim
         if not k or (_LANES % k and k % _LANES):
             raise ConfigError(
-                f"pairs need vectors of 1, 2, 4, 8, 16, or a multiple of 16 numbers, these have {k}",
+                f"pairs need vectors of 1, 2, 4, 8 or a multiple of 16 numbers, these have {k}",
                 where=where,
                 remedy="choose --embedding-dim 8 or 16",
             )

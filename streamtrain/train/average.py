@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from streamtrain.kernels.averaging import move_average
 from streamtrain.kernels.team import Team
-from streamtrain.model.linear import LinearModel
+from streamtrain.model.models import Model
 from streamtrain.optim.averaging import Averaging
 from streamtrain.train.state import TrainState
 
@@ -18,13 +18,13 @@ class Average:
     Parameters
     ----------
     plan : Averaging
-    model : LinearModel
+    model : Model
     state : TrainState
         Its average is updated in place.
     team : Team
     """
 
-    def __init__(self, plan: Averaging, model: LinearModel, state: TrainState, team: Team) -> None:
+    def __init__(self, plan: Averaging, model: Model, state: TrainState, team: Team) -> None:
         self._plan = plan
         self._model = model
         self._state = state
