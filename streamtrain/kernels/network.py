@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from streamtrain.kernels._jit import fast_kernel, inline
+from streamtrain.kernels._jit import fast_kernel, inline, inline_exact
 from streamtrain.kernels.clipping import clip_factor
 from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
 from streamtrain.kernels.network_parameters import (
@@ -85,6 +85,14 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progr
     for r in range(r0 + n, (r0 + n + 15) // 16 * 16):
         for c in range(net.n_scores):
             work.delta[net.score + (c >> 4), r, c & 15] = np.float32(0.0)
+
+
+@inline_exact
+def _add_groups(sums, n, loss_sum, weight_sum):
+    for g in range(n):
+        loss_sum += sums[g, 0]
+        weight_sum += sums[g, 1]
+    return loss_sum, weight_sum
 
 
 @fast_kernel
@@ -179,9 +187,7 @@ def train_network(
                 work.clock[0] += done - started
                 work.clock[2] += cycles() - done
             # Every thread adds the groups in the same order and so decides alike.
-            for g in range((n + 15) // 16):
-                loss_sum += work.sums[g, 0]
-                weight_sum += work.sums[g, 1]
+            loss_sum, weight_sum = _add_groups(work.sums, (n + 15) // 16, loss_sum, weight_sum)
             if not math.isfinite(loss_sum):
                 break
             started = cycles()

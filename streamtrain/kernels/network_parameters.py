@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamtrain.kernels._jit import inline
+from streamtrain.kernels._jit import inline, inline_exact
 from streamtrain.kernels.blocks import multiply_columns, transpose_block, weighted_sum
 from streamtrain.kernels.clipping import clip_values, scale_gradient, sum_of_squares
 from streamtrain.kernels.linear_tables import hashed_slots
@@ -84,7 +84,7 @@ def dense_gradient(net, task, work, thread, n, fresh):
     elif kind == PERIODIC:
         _periodic_gradient(op, work, n, fresh)
     elif kind == SCALE:
-        _scale_gradient(op, work, n, fresh)
+        _scale_gradient(op, work, thread, n, fresh)
     elif kind == NORM:
         _norm_gradient(op, work, n, fresh)
 
@@ -144,41 +144,57 @@ def _bias_gradient(panel, n_panels, param, work, m, n, fresh):
         )  # fmt: skip
 
 
-@inline
+@inline_exact
 def _periodic_gradient(op, work, n, fresh):
+    # The derivative by frequency c is 2 pi x (ds cos - dc sin). Frequencies come in
+    # eights, so that eight lie side by side in a panel.
     k = op[O_FLAG]
-    act = work.act
-    delta = work.delta
+    m = work.act.shape[1]
     for i in range(op[O_WIDTH_IN]):
-        source = op[O_IN] + (i >> 4)
-        for c in range(k):
-            sine = 2 * k * i + c
+        x = work.flat_act[(op[O_IN] + (i >> 4)) * m * 16 + (i & 15) :]
+        for c0 in range(0, k, 8):
+            sine = 2 * k * i + c0
             cosine = sine + k
-            total = _ZERO
+            at_sine = (op[O_OUT] + (sine >> 4)) * m * 16 + (sine & 15)
+            at_cosine = (op[O_OUT] + (cosine >> 4)) * m * 16 + (cosine & 15)
+            s = work.flat_act[at_sine:]
+            co = work.flat_act[at_cosine:]
+            ds = work.flat_delta[at_sine:]
+            dc = work.flat_delta[at_cosine:]
+            at = op[O_PARAM] + i * k + c0
+            gradient = work.gradient[at : at + 8]
+            if fresh:
+                gradient[:] = _ZERO
             for r in range(n):
-                x = act[source, r, i & 15]
-                s = act[op[O_OUT] + (sine >> 4), r, sine & 15]
-                co = act[op[O_OUT] + (cosine >> 4), r, cosine & 15]
-                ds = delta[op[O_OUT] + (sine >> 4), r, sine & 15]
-                dc = delta[op[O_OUT] + (cosine >> 4), r, cosine & 15]
-                total += x * (ds * co - dc * s)
-            at = op[O_PARAM] + i * k + c
-            work.gradient[at] = (_ZERO if fresh else work.gradient[at]) + _TWO_PI * total
+                turn = _TWO_PI * x[16 * r]
+                for c in range(8):
+                    l = 16 * r + c
+                    gradient[c] += turn * (ds[l] * co[l] - dc[l] * s[l])
 
 
 @inline
-def _scale_gradient(op, work, n, fresh):
+def _scale_gradient(op, work, thread, n, fresh):
     k = op[O_FLAG]
-    for i in range(op[O_WIDTH_IN]):
-        source = work.act[op[O_IN] + (i >> 4)]
-        for c in range(k):
-            lane = k * i + c
-            d = work.delta[op[O_OUT] + (lane >> 4)]
-            at = op[O_PARAM] + lane
-            total = _ZERO if fresh else work.gradient[at]
-            for r in range(n):
-                total += source[r, i & 15] * d[r, lane & 15]
-            work.gradient[at] = total
+    m = work.act.shape[1]
+    width = k * op[O_WIDTH_IN]
+    block = work.block[thread]
+    for p in range(op[O_N_OUT]):
+        last = min(16 * p + 16, width)
+        at = op[O_PARAM] + 16 * p
+        if fresh:
+            work.gradient[at : op[O_PARAM] + last] = _ZERO
+        # Of the inputs whose vectors lie in this panel, each fills its own lanes.
+        for i in range(16 * p // k, (last - 1) // k + 1):
+            first = max(k * i, 16 * p)
+            end = min(k * i + k, last)
+            for c in range(16):
+                block[c] = work.gradient[at + c] if c < last - 16 * p else _ZERO
+            weighted_sum(
+                work.flat_act, (op[O_IN] + (i >> 4)) * m * 16 + (i & 15), 16, work.flat_delta,
+                (op[O_OUT] + p) * m * 16, n, block, 0, block, 0,
+            )  # fmt: skip
+            for c in range(first, end):
+                work.gradient[op[O_PARAM] + c] = block[c - 16 * p]
 
 
 @inline

@@ -498,3 +498,8 @@ def _pairs_back(op, act, delta, r0, n):
             to[:] = _ZERO
         for j in range(x.shape[0]):
             to[j] += d[j] * (total[j] - x[j])
+    # Lanes that hold no vector are 0, but the sum of the others less 0 is not.
+    p = op[O_IN] + op[O_N_IN] - 1
+    for l in range(op[O_WIDTH_IN] - 16 * (op[O_N_IN] - 1), 16):
+        for r in range(r0, r0 + n):
+            delta[p, r, l] = _ZERO

@@ -124,6 +124,11 @@ class _Builder:
         self._wiring = Wiring()
         self._ranges: dict[str, Range] = {}
         self._trained: set[int] = set()
+        # Panels whose numbers the way back needs as they were read.
+        self._needed: set[int] = set()
+        # Of each operation the layer it is for; "" is none of the table's.
+        self._wheres: list[str] = []
+        self._where = ""
 
     def build(self) -> Wiring:
         wiring, network = self._wiring, self._network
@@ -138,6 +143,7 @@ class _Builder:
         if network.linear and self._ranges["numeric"].width:
             self._output(Layer("output", source="numeric"), 0)
         for number, layer in enumerate(network.layers):
+            self._where = f"layer {number} ({layer.op})"
             self._layer(layer, number)
         self._mark_ways_back()
         wiring.n_dense = wiring.n_parameters
@@ -158,6 +164,9 @@ class _Builder:
     def _op(self, real: float, **values: int) -> int:
         self._wiring.ops.append(as_row(**values))
         self._wiring.reals.append(real)
+        self._wheres.append(self._where)
+        if values["kind"] not in {table.ADD, table.TOTAL, table.DROP} and "in" in values:
+            self._needed |= set(range(values["in"], values["in"] + values["n_in"]))
         return len(self._wiring.ops) - 1
 
     def _task(self, kind: int, cost: int, *, q: tuple[int, int] = (0, 0),
@@ -187,6 +196,8 @@ class _Builder:
         n_indicators = sum(c.indicator for c in network.columns)
         n_lanes = n_numbers + n_indicators
         periods = None
+        if network.frequencies % 8:
+            raise ConfigError(f"{network.frequencies} frequencies are no multiple of 8")
         if network.frequencies and n_numbers:
             periods = self._panels(2 * network.frequencies * n_numbers)
             self._trained |= set(range(periods.panel, periods.end))
@@ -216,7 +227,7 @@ class _Builder:
             lane, at, row = lane + dim, at + width, row + cardinality
             self._task(table.TABLE_TASK, 40 + 4 * width, op=len(wiring.fields) - 1)
         if not wiring.fields:
-            del wiring.ops[lookup], wiring.reals[lookup]
+            del wiring.ops[lookup], wiring.reals[lookup], self._wheres[lookup]
         wiring.n_row_delta, wiring.n_table_rows = at, row
         end = embeddings.panel * _LANES + embeddings.width
         if not embeddings.width:
@@ -271,19 +282,22 @@ class _Builder:
             self._affine(source, out, relu=True, bound=1.0 / math.sqrt(2 * k))
 
     def _layer(self, layer: Layer, number: int) -> None:
-        where = f"layer {number} ({layer.op})"
+        where = self._where
         source = self._find(layer.source, where)
         read = {"in": source.panel, "n_in": source.n_panels, "width_in": source.width}
         if layer.op == "affine":
             if not 1 <= layer.width <= 16384:
                 raise ConfigError(f"a width of {layer.width} is not from 1 to 16384", where=where)
-            made = self._panels(layer.width)
-            self._make(
-                layer.name if layer.activation in {"", "relu"} else f"{layer.name}.sum", made, where
+            # Relu's way back reads what it made, so nothing may be added to that.
+            added_to = any(
+                la.op == "residual" and la.to == layer.name for la in self._network.layers
             )
-            self._affine(source, made, relu=layer.activation == "relu",
-                         bound=1.0 / math.sqrt(source.width))  # fmt: skip
-            if layer.activation not in {"", "relu"}:
+            relu = layer.activation == "relu" and not added_to
+            apart = layer.activation != "" and not relu
+            made = self._panels(layer.width)
+            self._make(f"{layer.name}.sum" if apart else layer.name, made, where)
+            self._affine(source, made, relu=relu, bound=1.0 / math.sqrt(source.width))
+            if apart:
                 self._activation(made, layer, where)
         elif layer.op == "activation":
             self._activation(source, layer, where)
@@ -298,11 +312,14 @@ class _Builder:
         elif layer.op == "dropout":
             if not 0 < layer.rate < 1:
                 raise ConfigError(f"a rate of {layer.rate} is not in (0, 1)", where=where)
+            self._change(layer.source, source, where)
             self._op(layer.rate, kind=table.DROP, **read)
         elif layer.op == "residual":
             to = self._find(layer.to, where)
             if to.width != source.width:
                 raise ConfigError(f"cannot add {source.width} numbers to {to.width}", where=where)
+            self._change(layer.to, to, where)
+            self._trained |= set(range(to.panel, to.end))
             self._op(0.0, kind=table.ADD, **read, out=to.panel, n_out=to.n_panels)
         elif layer.op == "cross":
             self._cross(layer, source, where)
@@ -315,6 +332,15 @@ class _Builder:
                 self._op(0.0, kind=table.TOTAL, **read)
         else:
             self._output(layer, number)
+
+    def _change(self, name: str, changed: Range, where: str) -> None:
+        """Refuse to change in place what the way back of an earlier operation needs."""
+        if self._needed & set(range(changed.panel, changed.end)):
+            raise ConfigError(
+                f"cannot change {name!r}, which was read before",
+                where=where,
+                remedy="change it before it is read, or add it to what is made later",
+            )
 
     def _activation(self, source: Range, layer: Layer, where: str) -> None:
         if layer.activation not in table.ACTIVATIONS:
@@ -359,18 +385,17 @@ class _Builder:
 
     def _cross(self, layer: Layer, source: Range, where: str) -> None:
         first = self._find(layer.first, where)
-        if first.n_panels != source.n_panels:
+        if first.width != source.width:
             raise ConfigError(
                 f"cannot cross {first.width} numbers with {source.width}", where=where
             )
-        # Whole panels: lanes that nothing fills are 0 and stay so.
-        whole = Range(source.panel, source.n_panels * _LANES)
-        u, made = self._panels(whole.width), self._panels(whole.width)
+        u, made = self._panels(source.width), self._panels(source.width)
         self._trained |= set(range(u.panel, u.end))
-        self._affine(whole, u, relu=False, bound=1.0 / math.sqrt(whole.width))
+        self._needed |= set(range(first.panel, first.end))
+        self._affine(source, u, relu=False, bound=1.0 / math.sqrt(source.width))
         self._make(layer.name, made, where)
         self._op(0.0, kind=table.CROSS, **{"in": source.panel}, n_in=source.n_panels,
-                 width_in=whole.width, out=made.panel, n_out=made.n_panels, more=first.panel,
+                 width_in=source.width, out=made.panel, n_out=made.n_panels, more=first.panel,
                  extra=u.panel)  # fmt: skip
 
     def _pairs(self, layer: Layer, source: Range, where: str) -> None:
@@ -381,6 +406,8 @@ class _Builder:
                 where=where,
                 remedy="choose --embedding-dim 8 or 16",
             )
+        if source.width % k:
+            raise ConfigError(f"{source.width} numbers are no vectors of {k}", where=where)
         half = panels_of(k)
         made = self._panels(2 * half * _LANES)
         self._make(layer.name, Range(made.panel, k), where)
@@ -403,13 +430,24 @@ class _Builder:
 
     def _mark_ways_back(self) -> None:
         """Say of every operation whether the derivative it passes back is the first there."""
-        written: set[int] = set()
+        score = self._wiring.score
+        written = set(range(score.panel, score.end))
         ops, reals = self._wiring.ops, self._wiring.reals
         for number in reversed(range(len(ops))):
             op = ops[number]
             kind = op[table.O_KIND]
             if kind in {table.BIAS, table.ENCODE, table.PERIODIC, table.SCALE, table.LOOKUP}:
                 continue
+            changed = (
+                (table.O_IN, table.O_N_IN) if kind == table.DROP else (table.O_OUT, table.O_N_OUT)
+            )
+            made = range(op[changed[0]], op[changed[0]] + op[changed[1]])
+            if self._wheres[number] and made and not written & set(made):
+                raise ConfigError(
+                    "nothing reads what it makes",
+                    where=self._wheres[number],
+                    remedy='only layers "output" and "sum" add to the scores',
+                )
             if kind == table.DROP:
                 continue
             panels = list(range(op[table.O_IN], op[table.O_IN] + op[table.O_N_IN]))
@@ -431,6 +469,7 @@ class _Builder:
             for first, n in _runs(zeroed):
                 ops.insert(number + 1, as_row(kind=table.ZERO, **{"in": first}, n_in=n))
                 reals.insert(number + 1, 0.0)
+                self._wheres.insert(number + 1, "")
                 self._shift_tasks(number + 1)
             written |= {*panels, *zeroed}
             if kind == table.CROSS:
