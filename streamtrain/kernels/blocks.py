@@ -73,6 +73,10 @@ if JIT_DISABLED:
         out[out_at : out_at + n] = np.where(np.isnan(z), 0, z)
         out[out_at + n : out_at + LANES] = 0
 
+    def copy_lanes(a, a_at, c, c_at):
+        """Do as the compiled one does."""
+        c[c_at : c_at + LANES] = a[a_at : a_at + LANES]
+
     def transpose_block(a, a_at, c, c_at):
         """Do as the compiled one does."""
         block = a[a_at : a_at + LANES * LANES].reshape(LANES, LANES)
@@ -400,6 +404,19 @@ else:
             value = builder.fmul(value, load(4, args[5]))
             value = builder.select(builder.fcmp_ordered("ord", value, value), value, zero)
             _store(builder, value, _data(context, builder, kinds[6], args[6], args[7]))
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    @intrinsic
+    def copy_lanes(typingctx, a, a_at, c, c_at):
+        """Copy 16 numbers from a[a_at] on to c[c_at] on."""
+        signature = types.void(a, types.intp, c, types.intp)
+
+        def codegen(context, builder, signature, args):
+            kinds = signature.args
+            value = _load(builder, _data(context, builder, kinds[0], args[0], args[1]))
+            _store(builder, value, _data(context, builder, kinds[2], args[2], args[3]))
             return context.get_dummy_value()
 
         return signature, codegen

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import inline
-from streamtrain.kernels.blocks import standardise_lanes
+from streamtrain.kernels.blocks import copy_lanes, standardise_lanes
 from streamtrain.kernels.elementary import sin_turns
 from streamtrain.kernels.network_table import (
     C_KIND,
@@ -170,6 +170,8 @@ def scale_rows(op, w, r0, n, act):
 def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
     """Write the table rows of codes; add their linear weights to the scores."""
     lazy = stamps.shape[0] > 0
+    flat = act.reshape(-1)
+    m = act.shape[1]
     for f in range(net.fields.shape[0]):
         base = net.fields[f, F_FIRST]
         width = net.fields[f, F_WIDTH]
@@ -196,8 +198,7 @@ def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
                 act[net.score + (c >> 4), r0 + r, c & 15] += w[at + c]
             at += n_linear
             if k == 16 and lane & 15 == 0:
-                for c in range(16):
-                    act[panel + (lane >> 4), r0 + r, c] = w[at + c]
+                copy_lanes(w, at, flat, ((panel + (lane >> 4)) * m + r0 + r) * 16)
             else:
                 for c in range(k):
                     to = lane + c
@@ -207,6 +208,10 @@ def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
 @inline
 def lookup_back(net, row_delta, first, r0, n, delta):
     """Collect the derivative by every number of a row's table rows, (B, widths)."""
+    flat = delta.reshape(-1)
+    m = delta.shape[1]
+    out = row_delta.reshape(-1)
+    width = row_delta.shape[1]
     for f in range(net.fields.shape[0]):
         n_linear = net.fields[f, F_LINEAR]
         lane = net.fields[f, F_LANE]
@@ -217,8 +222,10 @@ def lookup_back(net, row_delta, first, r0, n, delta):
             for c in range(n_linear):
                 row_delta[first + r, at + c] = delta[net.score + (c >> 4), r0 + r, c & 15]
             if k == 16 and lane & 15 == 0:
-                for c in range(16):
-                    row_delta[first + r, at + n_linear + c] = delta[panel + (lane >> 4), r0 + r, c]
+                copy_lanes(
+                    flat, ((panel + (lane >> 4)) * m + r0 + r) * 16, out,
+                    (first + r) * width + at + n_linear,
+                )  # fmt: skip
             else:
                 for c in range(k):
                     to = lane + c

@@ -376,12 +376,13 @@ def table_gradient(net, f, codes, first, n, work, slot):
         which[i] = u
     for u in range(n_unique):
         slots[places[u]] = -1
-    for k in range(n_unique * width):
-        gradient[k] = _ZERO
+    gradient[: n_unique * width] = _ZERO
     for i in range(n):
         to = which[i] * width
+        total = gradient[to : to + width]
+        part = work.row_delta[i, at : at + width]
         for c in range(width):
-            gradient[to + c] += work.row_delta[i, at + c]
+            total[c] += part[c]
     work.n_unique[slot] = n_unique
     return n_unique
 
@@ -433,13 +434,17 @@ def table_update(
 def _gather(source, base, unique, n_unique, width, out):
     for u in range(n_unique):
         at = base + np.int64(unique[u]) * width
+        row = source[at : at + width]
+        to = out[u * width : (u + 1) * width]
         for c in range(width):
-            out[u * width + c] = source[at + c]
+            to[c] = row[c]
 
 
 @inline
 def _put_back(source, base, unique, n_unique, width, out):
     for u in range(n_unique):
         at = base + np.int64(unique[u]) * width
+        row = source[u * width : (u + 1) * width]
+        to = out[at : at + width]
         for c in range(width):
-            out[at + c] = source[u * width + c]
+            to[c] = row[c]
