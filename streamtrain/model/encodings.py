@@ -50,12 +50,20 @@ def _inverse(spread: float) -> float:
     return 1.0 / spread if spread >= _TINY else 0.0
 
 
+def _rounded(value: float) -> float:
+    return float(np.float32(value))
+
+
 def _rising(values: list[float]) -> list[float]:
-    """Return the values that rise as float32 too, each once."""
+    """Return the values that rise as float32 too, each once.
+
+    By enough that one over the difference is a float32: what divides by it is finite.
+    """
     kept: list[float] = []
     for value in values:
-        if not kept or np.float32(value) > np.float32(kept[-1]):
-            kept.append(float(np.float32(value)))
+        rounded = _rounded(value)
+        if not kept or rounded - kept[-1] >= _TINY:
+            kept.append(rounded)
     return kept
 
 
@@ -85,7 +93,7 @@ def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
 
 
 def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
-    """The curve that makes the train split normal; equal values get their middle height."""
+    """Make the train split normal by a curve; equal values get their middle height."""
     edges = _edges(statistics)
     normal = NormalDist()
     last = len(edges) - 1
@@ -93,10 +101,10 @@ def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
     knots, heights = [], []
     first = 0
     for k in range(len(edges)):
-        if k < last and np.float32(edges[k + 1]) <= np.float32(edges[first]):
+        if k < last and _rounded(edges[k + 1]) - _rounded(edges[first]) < _TINY:
             continue
         middle = (probabilities[first] + probabilities[k]) / 2
-        knots.append(float(np.float32(edges[first])))
+        knots.append(_rounded(edges[first]))
         heights.append(normal.inv_cdf(min(max(middle, 1 / 256), 255 / 256)))
         first = k + 1
     if len(knots) < 2:

@@ -400,9 +400,9 @@ class _Builder:
 
     def _pairs(self, layer: Layer, source: Range, where: str) -> None:
         k = self._network.vector_dim
-        if not k or _LANES % k and k % _LANES:
+        if not k or (_LANES % k and k % _LANES):
             raise ConfigError(
-                f"pairs need vectors of 1, 2, 4, 8, 16, or a multiple of 16 numbers, these have {k}",
+                f"pairs need vectors of 1, 2, 4, 8 or a multiple of 16 numbers, these have {k}",
                 where=where,
                 remedy="choose --embedding-dim 8 or 16",
             )
@@ -508,7 +508,6 @@ def _runs(panels: list[int]) -> list[tuple[int, int]]:
 
 def _knots(column: ColumnEncoding) -> list[float]:
     if column.kind == "pieces":
-        low = np.array(column.knots[:-1], np.float32)
-        high = np.array(column.knots[1:], np.float32)
-        return [*low.tolist(), *(np.float32(1.0) / (high - low)).tolist()]
+        low, high = np.array(column.knots[:-1]), np.array(column.knots[1:])
+        return [*low.tolist(), *(1.0 / (high - low)).tolist()]
     return [*column.knots, *column.heights]
