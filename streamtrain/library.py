@@ -18,10 +18,10 @@ from streamtrain.errors import ConfigError, DivergedError
 from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import MODELS, Architecture
+from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain
 from streamtrain.model.models import make_model
 from streamtrain.model.network import NetworkOptions
 from streamtrain.model.plan_network import plain_network
-from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, check_batch_size, choose_window_blocks

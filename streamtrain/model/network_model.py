@@ -294,13 +294,8 @@ class NetworkModel:
             kernels.score_network,
             self._net,
             Moving(
-                np.ascontiguousarray(parameters),
-                _NOTHING,
-                _NOTHING,
-                none,
-                np.zeros(2),
-                np.zeros(1),
-            ),  # fmt: skip
+                np.ascontiguousarray(parameters), _NOTHING, _NOTHING, none, np.zeros(2), np.zeros(1)
+            ),
             self._score_work,
             Batch(numeric, codes, _NOTHING, _NOTHING, _NOTHING),
             _SCORE_TILE,
