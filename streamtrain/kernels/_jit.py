@@ -110,7 +110,7 @@ def inline(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def inline_exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a helper whose operations keep their order; only multiply-adds are fused."""
+    """Compile a helper whose operations keep their order: fused multiply-adds at most."""
     compiled: Callable[..., Any] = numba.njit(
         nogil=True, fastmath={"contract"}, error_model="numpy"
     )(function)

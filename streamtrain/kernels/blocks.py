@@ -24,6 +24,8 @@ from streamtrain.kernels._jit import JIT_DISABLED, numba_config
 
 LANES = 16
 """Numbers of a vector, rows of a block."""
+FARTHEST = np.float32(1e18)
+"""Bound of standardised numbers: their squares, and sums of these, fit float32."""
 
 if JIT_DISABLED:
 
@@ -70,6 +72,7 @@ if JIT_DISABLED:
     def standardise_lanes(x, x_at, n, shift, scale, at, out, out_at):
         """Do as the compiled one does."""
         z = (x[x_at : x_at + n] - shift[at : at + n]) * scale[at : at + n]
+        z = np.clip(z, -FARTHEST, FARTHEST)
         out[out_at : out_at + n] = np.where(np.isnan(z), 0, z)
         out[out_at + n : out_at + LANES] = 0
 
@@ -370,6 +373,8 @@ else:
     def standardise_lanes(typingctx, x, x_at, n, shift, scale, at, out, out_at):
         """Write (x - shift) scale for n of 16 lanes; NaN and the other lanes become 0.
 
+        What is beyond FARTHEST becomes that.
+
         Parameters
         ----------
         x : flat float32, n numbers from x_at read
@@ -403,6 +408,9 @@ else:
             value = builder.fsub(load(0, args[1]), load(3, args[5]))
             value = builder.fmul(value, load(4, args[5]))
             value = builder.select(builder.fcmp_ordered("ord", value, value), value, zero)
+            for sign, outside in ((-1.0, "<"), (1.0, ">")):
+                bound = ir.Constant(_VECTOR, [sign * float(FARTHEST)] * LANES)
+                value = builder.select(builder.fcmp_ordered(outside, value, bound), bound, value)
             _store(builder, value, _data(context, builder, kinds[6], args[6], args[7]))
             return context.get_dummy_value()
 

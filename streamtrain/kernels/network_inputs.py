@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import inline
-from streamtrain.kernels.blocks import copy_lanes, standardise_lanes
+from streamtrain.kernels.blocks import FARTHEST, copy_lanes, standardise_lanes
 from streamtrain.kernels.elementary import sin_turns
 from streamtrain.kernels.network_table import (
     C_KIND,
@@ -99,6 +99,8 @@ def _encode_column(j, net, numeric, first, r0, n, panel, act):
             z = _interpolate(net.knots, k0, m, x)
         else:
             z = (x - shift) * scale
+            z = FARTHEST if z > FARTHEST else z
+            z = -FARTHEST if z < -FARTHEST else z
             if kind == ROBUST:
                 # RealMLP's smooth clip (Holzmueller et al. 2024): within (-3, 3).
                 third = z * _THIRD

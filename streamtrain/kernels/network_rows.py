@@ -477,7 +477,7 @@ def _pairs(op, act, r0, n):
 
 @inline
 def _pairs_back(op, act, delta, r0, n):
-    """Pass back that the derivative by v_i is that by the result times (sum_j v_j - v_i)."""
+    """Pass back by v_i the derivative by the result times (sum_j v_j - v_i)."""
     k = op[O_FLAG]
     half = op[O_N_OUT] // 2
     for t in range(half):

@@ -50,12 +50,20 @@ def _inverse(spread: float) -> float:
     return 1.0 / spread if spread >= _TINY else 0.0
 
 
+def _rounded(value: float) -> float:
+    return float(np.float32(value))
+
+
 def _rising(values: list[float]) -> list[float]:
-    """Return the values that rise as float32 too, each once."""
+    """Return the values that rise as float32 too, each once.
+
+    By enough that one over the difference is a float32: what divides by it is finite.
+    """
     kept: list[float] = []
     for value in values:
-        if not kept or np.float32(value) > np.float32(kept[-1]):
-            kept.append(float(np.float32(value)))
+        rounded = _rounded(value)
+        if not kept or rounded - kept[-1] >= _TINY:
+            kept.append(rounded)
     return kept
 
 
@@ -86,15 +94,15 @@ def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
 
 
 def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
-    """Return the curve that makes the train split normal: heights follow ranks."""
+    """Make the train split normal by a curve: each knot gets the height of its rank."""
     normal = NormalDist()
     edges = _edges(statistics)
     ranks = statistics.ranks if len(statistics.ranks) == len(edges) else (0.0, 1.0)
     knots: list[float] = []
     heights: list[float] = []
     for edge, rank in zip(edges, ranks, strict=True):
-        value = float(np.float32(edge))
-        if knots and value <= knots[-1]:
+        value = _rounded(edge)
+        if knots and value - knots[-1] < _TINY:
             continue
         knots.append(value)
         heights.append(normal.inv_cdf(min(max(rank, 1 / 512), 511 / 512)))

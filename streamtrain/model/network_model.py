@@ -304,12 +304,7 @@ class NetworkModel:
             kernels.score_network,
             self._net,
             Moving(
-                np.ascontiguousarray(parameters),
-                _NOTHING,
-                _NOTHING,
-                none,
-                np.zeros(2),
-                np.zeros(1),
+                np.ascontiguousarray(parameters), _NOTHING, _NOTHING, none, np.zeros(2), np.zeros(1)
             ),
             self._score_work,
             Batch(numeric, self._crosser(codes), _NOTHING, _NOTHING, _NOTHING),

@@ -508,7 +508,6 @@ def _runs(panels: list[int]) -> list[tuple[int, int]]:
 
 def _knots(column: ColumnEncoding) -> list[float]:
     if column.kind == "pieces":
-        low = np.array(column.knots[:-1], np.float32)
-        high = np.array(column.knots[1:], np.float32)
-        return [*low.tolist(), *(np.float32(1.0) / (high - low)).tolist()]
+        low, high = np.array(column.knots[:-1]), np.array(column.knots[1:])
+        return [*low.tolist(), *(1.0 / (high - low)).tolist()]
     return [*column.knots, *column.heights]
