@@ -21,8 +21,6 @@ from streamtrain.kernels.network_parameters import (
     dense_gradient,
     dense_update,
     scale_task,
-    table_gradient,
-    table_update,
     task_squares,
     transpose_weights,
 )
@@ -37,6 +35,7 @@ from streamtrain.kernels.network_table import (
     T_OP,
     TABLE_TASK,
 )
+from streamtrain.kernels.network_tables import table_gradient, table_update
 from streamtrain.kernels.team import barrier, cycles, next_task
 from streamtrain.kernels.updates import (
     H_CLIP_NORM,

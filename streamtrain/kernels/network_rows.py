@@ -6,19 +6,32 @@ A tile is n rows from row r0 of the panels, r0 a multiple of 16. Whole blocks of
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from streamtrain.kernels._jit import inline, inline_exact
-from streamtrain.kernels.blocks import dot_panels, multiply_rows, weighted_sum
-from streamtrain.kernels.elementary import sigmoid32, tanh32
+from streamtrain.kernels._jit import inline
+from streamtrain.kernels.blocks import dot_panels, multiply_rows
 from streamtrain.kernels.network_inputs import (
     encode_rows,
     lookup_back,
     lookup_rows,
     periodic_rows,
     scale_rows,
+)
+from streamtrain.kernels.network_layers import (
+    activate,
+    activate_back,
+    add_rows,
+    cross_back,
+    cross_rows,
+    drop_rows,
+    head_back,
+    norm_back,
+    norm_rows,
+    pairs_back,
+    pairs_rows,
+    pass_back,
+    relu_back,
+    rows_of,
 )
 from streamtrain.kernels.network_table import (
     ACTIVATE,
@@ -30,13 +43,11 @@ from streamtrain.kernels.network_table import (
     CROSS,
     DROP,
     ENCODE,
-    GELU,
     HEAD,
     LOOKUP,
     NORM,
     O_BACK,
     O_BACK_FROM,
-    O_EXTRA,
     O_FLAG,
     O_IN,
     O_KIND,
@@ -50,17 +61,12 @@ from streamtrain.kernels.network_table import (
     O_WT,
     PAIRS,
     PERIODIC,
-    RELU,
     SCALE,
-    SILU,
     TOTAL,
     ZERO,
 )
-from streamtrain.kernels.row_key import row_key
 
-_ZERO, _ONE, _HALF = np.float32(0.0), np.float32(1.0), np.float32(0.5)
-_GELU_A, _GELU_B = np.float32(0.7978845608028654), np.float32(0.044715)
-_NORM_EPSILON = np.float32(1e-5)
+_ZERO = np.float32(0.0)
 
 
 @inline
@@ -101,17 +107,19 @@ def forward_tile(net, moving, work, now, batch, first, position, r0, n, train):
                         act[op[O_OUT] + p, r, l] = w[op[O_PARAM] + 16 * p + l]
         elif kind == DROP:
             if train:
-                _drop(o, op, net, work.key[0], position, act, r0, n)
+                drop_rows(o, op, net, work.key[0], position, act, r0, n)
         elif kind == ADD:
             for p in range(op[O_N_IN]):
-                _add(rows_of(flat, op[O_OUT] + p, m, r0, n), rows_of(flat, op[O_IN] + p, m, r0, n))
+                add_rows(
+                    rows_of(flat, op[O_OUT] + p, m, r0, n), rows_of(flat, op[O_IN] + p, m, r0, n)
+                )
         elif kind == CROSS:
             for p in range(op[O_N_IN]):
-                _cross(op, p, flat, m, r0, n)
+                cross_rows(op, p, flat, m, r0, n)
         elif kind == NORM:
-            _norm(op, w, act, r0, n)
+            norm_rows(op, w, act, r0, n)
         elif kind == PAIRS:
-            _pairs(op, act, r0, n)
+            pairs_rows(op, act, r0, n)
         elif kind == TOTAL:
             for r in range(r0, r0 + n):
                 total = _ZERO
@@ -140,36 +148,36 @@ def backward_tile(net, moving, work, first, position, r0, n):
         if kind == AFFINE:
             if op[O_FLAG] == 1:
                 for p in range(op[O_N_OUT]):
-                    _relu_back(
+                    relu_back(
                         rows_of(work.flat_act, op[O_OUT] + p, m, r0, n),
                         rows_of(flat, op[O_OUT] + p, m, r0, n),
                     )
             _affine_back(op, work, flat, m, r0, n16)
         elif kind == ACTIVATE:
             for p in range(op[O_N_IN]):
-                _activate_back(
+                activate_back(
                     op[O_FLAG], op[O_BACK], rows_of(work.flat_act, op[O_IN] + p, m, r0, n),
                     rows_of(flat, op[O_OUT] + p, m, r0, n), rows_of(flat, op[O_IN] + p, m, r0, n),
                 )  # fmt: skip
         elif kind == HEAD:
-            _head_back(op, net.score, w, delta, r0, n)
+            head_back(op, net.score, w, delta, r0, n)
         elif kind == LOOKUP:
             lookup_back(net, work.row_delta, first, r0, n, delta)
         elif kind == DROP:
-            _drop(o, op, net, work.key[0], position, delta, r0, n)
+            drop_rows(o, op, net, work.key[0], position, delta, r0, n)
         elif kind == ADD:
             for p in range(op[O_N_IN]):
-                _pass_back(
+                pass_back(
                     op[O_BACK], rows_of(flat, op[O_OUT] + p, m, r0, n),
                     rows_of(flat, op[O_IN] + p, m, r0, n),
                 )  # fmt: skip
         elif kind == CROSS:
             for p in range(op[O_N_IN]):
-                _cross_back(op, p, work.flat_act, flat, m, r0, n)
+                cross_back(op, p, work.flat_act, flat, m, r0, n)
         elif kind == NORM:
-            _norm_back(op, w, act, delta, r0, n)
+            norm_back(op, w, act, delta, r0, n)
         elif kind == PAIRS:
-            _pairs_back(op, act, delta, r0, n)
+            pairs_back(op, act, delta, r0, n)
         elif kind == ZERO:
             for p in range(op[O_N_IN]):
                 for r in range(r0, r0 + n16):
@@ -225,281 +233,3 @@ def _affine_back(op, work, flat, m, r0, n16):
                     flat, left, m * 16, op[O_N_OUT], last, work.wt, weights, work.zeros, 0, 0,
                     flat, out, 0,
                 )  # fmt: skip
-
-
-@inline
-def rows_of(flat, panel, m, r0, n):
-    """Return rows r0 .. r0 + n - 1 of a panel, (16 n,).
-
-    A view, not offsets: of an index that may be negative, as far as the
-    compiler knows, no vector is made.
-    """
-    at = (panel * m + r0) * 16
-    return flat[at : at + 16 * n]
-
-
-@inline
-def _relu_back(act, delta):
-    for k in range(act.shape[0]):
-        a = act[k]
-        d = delta[k]
-        delta[k] = d if a > _ZERO else _ZERO
-
-
-@inline
-def activate(kind, x, out):
-    """Write f of every number: relu; gelu in its tanh form; silu; tanh.
-
-    Gelu: Hendrycks and Gimpel 2016, section 2.
-    """
-    if kind == RELU:
-        for k in range(x.shape[0]):
-            v = x[k]
-            out[k] = _ZERO if v < _ZERO else v
-    elif kind == GELU:
-        for k in range(x.shape[0]):
-            v = x[k]
-            t = tanh32(_GELU_A * (v + _GELU_B * v * v * v))
-            out[k] = _HALF * v * (_ONE + t)
-    elif kind == SILU:
-        for k in range(x.shape[0]):
-            v = x[k]
-            out[k] = v * sigmoid32(v)
-    else:
-        for k in range(x.shape[0]):
-            out[k] = tanh32(x[k])
-
-
-@inline
-def _activate_back(kind, back, x, delta_out, delta_in):
-    # What is not written yet may be anything, so it is not even multiplied by 0.
-    if back != B_ADD:
-        delta_in[:] = _ZERO
-    if kind == RELU:
-        for k in range(x.shape[0]):
-            d = delta_out[k]
-            v = x[k]
-            delta_in[k] += d if v > _ZERO else _ZERO
-    elif kind == GELU:
-        for k in range(x.shape[0]):
-            v = x[k]
-            t = tanh32(_GELU_A * (v + _GELU_B * v * v * v))
-            inner = _GELU_A * (_ONE + np.float32(3.0) * _GELU_B * v * v)
-            slope = _HALF * (_ONE + t) + _HALF * v * (_ONE - t * t) * inner
-            delta_in[k] += delta_out[k] * slope
-    elif kind == SILU:
-        for k in range(x.shape[0]):
-            v = x[k]
-            s = sigmoid32(v)
-            delta_in[k] += delta_out[k] * s * (_ONE + v * (_ONE - s))
-    else:
-        for k in range(x.shape[0]):
-            t = tanh32(x[k])
-            delta_in[k] += delta_out[k] * (_ONE - t * t)
-
-
-@inline
-def _head_back(op, score, w, delta, r0, n):
-    if op[O_BACK] == B_NONE:
-        return
-    m = delta.shape[1]
-    flat = delta.reshape(-1)
-    back = op[O_BACK]
-    for p in range(op[O_BACK_FROM], op[O_N_IN]):
-        to = rows_of(flat, op[O_IN] + p, m, r0, n)
-        if back != B_ADD:
-            to[:] = _ZERO
-        for r in range(n):
-            # 1 x 16: a sum of one term.
-            weighted_sum(
-                flat, (score * m + r0 + r) * 16, 0, w, op[O_PARAM] + 16 * p, 1, to, 16 * r, to,
-                16 * r,
-            )  # fmt: skip
-
-
-@inline
-def _add(out, x):
-    for k in range(x.shape[0]):
-        out[k] += x[k]
-
-
-@inline
-def _pass_back(back, delta_out, delta_in):
-    if back == B_ADD:
-        _add(delta_in, delta_out)
-    elif back != B_NONE:
-        delta_in[:] = delta_out
-
-
-@inline_exact
-def _mixed(h):
-    # The finaliser of MurmurHash3 (Appleby), 32 bits.
-    h ^= h >> np.uint32(16)
-    h = np.uint32(h * np.uint32(0x85EBCA6B))
-    h ^= h >> np.uint32(13)
-    h = np.uint32(h * np.uint32(0xC2B2AE35))
-    return h ^ (h >> np.uint32(16))
-
-
-@inline
-def _drop(o, op, net, key, position, values, r0, n):
-    """Multiply each number by 0 or 1 / (1 - rate), by the row, the operation and the seed."""
-    rate = net.reals[o]
-    limit = np.uint32(np.float64(rate) * 4294967296.0)
-    factor = _ONE / (_ONE - rate)
-    salt = row_key(key, np.uint64(o))
-    for r in range(n):
-        row = row_key(salt, np.uint64(position + r))
-        low = np.uint32(row & np.uint64(0xFFFFFFFF))
-        for p in range(op[O_N_IN]):
-            for l in range(16):
-                h = _mixed(np.uint32(low + np.uint32(16 * p + l) * np.uint32(0x9E3779B9)))
-                v = values[op[O_IN] + p, r0 + r, l]
-                values[op[O_IN] + p, r0 + r, l] = _ZERO if h < limit else v * factor
-
-
-@inline
-def _cross(op, p, flat, m, r0, n):
-    x = rows_of(flat, op[O_IN] + p, m, r0, n)
-    x0 = rows_of(flat, op[O_MORE] + p, m, r0, n)
-    u = rows_of(flat, op[O_EXTRA] + p, m, r0, n)
-    out = rows_of(flat, op[O_OUT] + p, m, r0, n)
-    for k in range(x.shape[0]):
-        out[k] = x0[k] * u[k] + x[k]
-
-
-@inline
-def _cross_back(op, p, flat_act, flat, m, r0, n):
-    """Write the derivative by u, add that by x0, and write or add that by x."""
-    x0 = rows_of(flat_act, op[O_MORE] + p, m, r0, n)
-    u = rows_of(flat_act, op[O_EXTRA] + p, m, r0, n)
-    d = rows_of(flat, op[O_OUT] + p, m, r0, n)
-    d_u = rows_of(flat, op[O_EXTRA] + p, m, r0, n)
-    d_x0 = rows_of(flat, op[O_MORE] + p, m, r0, n)
-    for k in range(d.shape[0]):
-        d_u[k] = d[k] * x0[k]
-    for k in range(d.shape[0]):
-        # Zeroed before, or written by a later layer.
-        d_x0[k] += d[k] * u[k]
-    _pass_back(op[O_BACK], d, rows_of(flat, op[O_IN] + p, m, r0, n))
-
-
-@inline
-def row_moments(op, act, r):
-    """Return the mean and 1 / deviation of a row's numbers."""
-    width = op[O_WIDTH_IN]
-    total = _ZERO
-    for j in range(width):
-        total += act[op[O_IN] + (j >> 4), r, j & 15]
-    mean = total / np.float32(width)
-    squares = _ZERO
-    for j in range(width):
-        d = act[op[O_IN] + (j >> 4), r, j & 15] - mean
-        squares += d * d
-    variance = squares / np.float32(width)
-    return mean, _ONE / np.float32(math.sqrt(variance + _NORM_EPSILON))
-
-
-@inline
-def _norm(op, w, act, r0, n):
-    """Write (x - mean) / deviation * gain + offset (Ba et al. 2016)."""
-    width = op[O_WIDTH_IN]
-    offset = op[O_PARAM] + 16 * op[O_N_IN]
-    for r in range(r0, r0 + n):
-        mean, inverse = row_moments(op, act, r)
-        for j in range(width):
-            p, l = j >> 4, j & 15
-            z = (act[op[O_IN] + p, r, l] - mean) * inverse
-            act[op[O_OUT] + p, r, l] = z * w[op[O_PARAM] + j] + w[offset + j]
-
-
-@inline
-def _norm_back(op, w, act, delta, r0, n):
-    width = op[O_WIDTH_IN]
-    share = _ONE / np.float32(width)
-    for r in range(r0, r0 + n):
-        mean, inverse = row_moments(op, act, r)
-        total = _ZERO
-        along = _ZERO
-        for j in range(width):
-            p, l = j >> 4, j & 15
-            g = delta[op[O_OUT] + p, r, l] * w[op[O_PARAM] + j]
-            z = (act[op[O_IN] + p, r, l] - mean) * inverse
-            total += g
-            along += g * z
-        for j in range(width):
-            p, l = j >> 4, j & 15
-            g = delta[op[O_OUT] + p, r, l] * w[op[O_PARAM] + j]
-            z = (act[op[O_IN] + p, r, l] - mean) * inverse
-            d = inverse * (g - share * (total + z * along))
-            if op[O_BACK] == B_ADD:
-                delta[op[O_IN] + p, r, l] += d
-            else:
-                delta[op[O_IN] + p, r, l] = d
-
-
-@inline
-def _pairs(op, act, r0, n):
-    """Write 1/2 ((sum_i v_i)^2 - sum_i v_i^2) of vectors of K numbers (Rendle 2010, eq. 5).
-
-    K divides 16, or 16 divides K. The sums of the vectors stand in the second
-    half of the panels written, in every lane that belongs to them.
-    """
-    k = op[O_FLAG]
-    half = op[O_N_OUT] // 2
-    m = act.shape[1]
-    flat = act.reshape(-1)
-    for t in range(op[O_N_OUT]):
-        rows_of(flat, op[O_OUT] + t, m, r0, n)[:] = _ZERO
-    for p in range(op[O_N_IN]):
-        x = rows_of(flat, op[O_IN] + p, m, r0, n)
-        totals = rows_of(flat, op[O_OUT] + p % half, m, r0, n)
-        squared = rows_of(flat, op[O_OUT] + half + p % half, m, r0, n)
-        for j in range(x.shape[0]):
-            totals[j] += x[j]
-        for j in range(x.shape[0]):
-            squared[j] += x[j] * x[j]
-    for t in range(half):
-        total = act[op[O_OUT] + t]
-        squares = act[op[O_OUT] + half + t]
-        for r in range(r0, r0 + n):
-            for c in range(min(k, 16)):
-                s = _ZERO
-                q = _ZERO
-                for l in range(c, 16, k):
-                    s += total[r, l]
-                    q += squares[r, l]
-                    total[r, l] = _ZERO
-                for l in range(c, 16, k):
-                    squares[r, l] = s
-                total[r, c] = _HALF * (s * s - q)
-
-
-@inline
-def _pairs_back(op, act, delta, r0, n):
-    """Pass back by v_i the derivative by the result times (sum_j v_j - v_i)."""
-    k = op[O_FLAG]
-    half = op[O_N_OUT] // 2
-    for t in range(half):
-        d = delta[op[O_OUT] + t]
-        spread = delta[op[O_OUT] + half + t]
-        for r in range(r0, r0 + n):
-            for l in range(16):
-                spread[r, l] = d[r, l % min(k, 16)]
-    m = act.shape[1]
-    flat = act.reshape(-1)
-    flat_delta = delta.reshape(-1)
-    for p in range(op[O_N_IN]):
-        x = rows_of(flat, op[O_IN] + p, m, r0, n)
-        to = rows_of(flat_delta, op[O_IN] + p, m, r0, n)
-        total = rows_of(flat, op[O_OUT] + half + p % half, m, r0, n)
-        d = rows_of(flat_delta, op[O_OUT] + half + p % half, m, r0, n)
-        if op[O_BACK] != B_ADD:
-            to[:] = _ZERO
-        for j in range(x.shape[0]):
-            to[j] += d[j] * (total[j] - x[j])
-    # Lanes that hold no vector are 0, but the sum of the others less 0 is not.
-    p = op[O_IN] + op[O_N_IN] - 1
-    for l in range(op[O_WIDTH_IN] - 16 * (op[O_N_IN] - 1), 16):
-        for r in range(r0, r0 + n):
-            delta[p, r, l] = _ZERO

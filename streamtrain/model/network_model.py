@@ -16,7 +16,8 @@ from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.crosses import Crosser
-from streamtrain.model.wiring import Start, Wiring, wire
+from streamtrain.model.panels import Start, Wiring
+from streamtrain.model.wiring import wire
 from streamtrain.seeds import derive_key
 
 Floats = npt.NDArray[np.float32]

@@ -3,106 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from streamtrain.errors import ConfigError
 from streamtrain.kernels import network_table as table
+from streamtrain.kernels.lanes import LANES
 from streamtrain.kernels.network_table import as_row
 from streamtrain.model.network import ColumnEncoding, Layer, Network
+from streamtrain.model.panels import Range, Start, Wiring, panels_of
+from streamtrain.model.ways_back import mark_ways_back
 
-_LANES = 16
 _ENCODINGS = {
     "standard": table.STANDARD,
     "robust": table.ROBUST,
     "quantile": table.QUANTILE,
     "pieces": table.PIECES,
 }
-
-
-def panels_of(width: int) -> int:
-    """Return the panels of 16 that hold `width` numbers."""
-    return -(-width // _LANES)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Consecutive panels that hold numbers."""
-
-    panel: int
-    width: int
-
-    @property
-    def n_panels(self) -> int:
-        """Panels that it takes."""
-        return panels_of(self.width)
-
-    @property
-    def end(self) -> int:
-        """The panel behind it."""
-        return self.panel + self.n_panels
-
-
-@dataclass(frozen=True)
-class Start:
-    """How parameters first .. first + n - 1 begin.
-
-    `kind` "uniform": within +-scale; "normal": with deviation `scale`; "one".
-    Of every `every` numbers those outside of low .. high - 1 stay 0.
-    """
-
-    first: int
-    n: int
-    kind: str
-    scale: float
-    every: int = 1
-    low: int = 0
-    high: int = 1
-
-
-@dataclass
-class Wiring:
-    """A network laid out: what `kernels.network_table.Net` holds, and sizes.
-
-    Parameters
-    ----------
-    n_panels, n_dense, n_parameters, n_table_rows, n_wt, n_row_delta : int
-        A; dense parameters, which come first; P; R; numbers of transposed
-        weights; numbers of a row's derivative by its table rows.
-    n_values : int
-        Parameters that are not padding.
-    flops : int
-        Multiplications and additions of a row of training in dense layers.
-    """
-
-    ops: list[list[int]] = field(default_factory=list)
-    reals: list[float] = field(default_factory=list)
-    fields: list[list[int]] = field(default_factory=list)
-    columns: list[list[int]] = field(default_factory=list)
-    knots: list[float] = field(default_factory=list)
-    tasks: list[tuple[int, list[int]]] = field(default_factory=list)
-    starts: list[Start] = field(default_factory=list)
-    score: Range = Range(0, 1)
-    plain: bool = False
-    n_panels: int = 0
-    n_dense: int = 0
-    n_parameters: int = 0
-    n_table_rows: int = 0
-    n_wt: int = 0
-    n_row_delta: int = 0
-    n_values: int = 0
-    flops: int = 0
-
-    def ops_array(self) -> npt.NDArray[np.int64]:
-        """Return the operations, (O, N_OP) int64."""
-        return np.array(self.ops, np.int64).reshape(-1, table.N_OP)
-
-    def tasks_array(self) -> npt.NDArray[np.int64]:
-        """Return the parameter tasks, the longest first, (K, N_TASK) int64."""
-        ordered = sorted(self.tasks, key=lambda task: -task[0])
-        return np.array([row for _, row in ordered], np.int64).reshape(-1, table.N_TASK)
 
 
 def wire(network: Network, *, cardinalities: tuple[int, ...], n_scores: int) -> Wiring:
@@ -134,7 +51,7 @@ class _Builder:
         wiring, network = self._wiring, self._network
         wiring.score = self._panels(self._n_scores)
         self._trained |= set(range(wiring.score.panel, wiring.score.end))
-        bias = self._parameters(_LANES * wiring.score.n_panels)
+        bias = self._parameters(LANES * wiring.score.n_panels)
         self._op(0.0, kind=table.BIAS, out=wiring.score.panel, n_out=wiring.score.n_panels,
                  param=bias)  # fmt: skip
         wiring.n_values += self._n_scores
@@ -145,7 +62,7 @@ class _Builder:
         for number, layer in enumerate(network.layers):
             self._where = f"layer {number} ({layer.op})"
             self._layer(layer, number)
-        self._mark_ways_back()
+        mark_ways_back(wiring, self._trained, self._wheres)
         wiring.n_dense = wiring.n_parameters
         self._tables()
         return wiring
@@ -158,7 +75,7 @@ class _Builder:
     def _parameters(self, n: int) -> int:
         first = self._wiring.n_parameters
         # Every range begins on a cache line.
-        self._wiring.n_parameters += -(-n // _LANES) * _LANES
+        self._wiring.n_parameters += -(-n // LANES) * LANES
         return first
 
     def _op(self, real: float, **values: int) -> int:
@@ -229,22 +146,22 @@ class _Builder:
         if not wiring.fields:
             del wiring.ops[lookup], wiring.reals[lookup], self._wheres[lookup]
         wiring.n_row_delta, wiring.n_table_rows = at, row
-        end = embeddings.panel * _LANES + embeddings.width
+        end = embeddings.panel * LANES + embeddings.width
         if not embeddings.width:
-            end = vectors.panel * _LANES + vectors.width if vectors.width else self._end(numeric)
+            end = vectors.panel * LANES + vectors.width if vectors.width else self._end(numeric)
         self._ranges |= {
             "numeric": numeric,
             "embeddings": embeddings,
-            "inputs": Range(numeric.panel, end - numeric.panel * _LANES),
+            "inputs": Range(numeric.panel, end - numeric.panel * LANES),
         }
         if k:
             first = vectors if vectors.width else embeddings
-            self._ranges["vectors"] = Range(first.panel, max(end - first.panel * _LANES, 0))
+            self._ranges["vectors"] = Range(first.panel, max(end - first.panel * LANES, 0))
 
     def _end(self, numeric: Range) -> int:
         if self._network.frequencies and numeric.width:
-            return self._wiring.n_panels * _LANES
-        return numeric.panel * _LANES + numeric.width
+            return self._wiring.n_panels * LANES
+        return numeric.panel * LANES + numeric.width
 
     def _encodings(self, numeric: Range) -> None:
         wiring, columns = self._wiring, self._network.columns
@@ -304,7 +221,7 @@ class _Builder:
         elif layer.op == "norm":
             made = self._panels(source.width)
             self._make(layer.name, made, where)
-            param = self._parameters(2 * _LANES * source.n_panels)
+            param = self._parameters(2 * LANES * source.n_panels)
             self._op(0.0, kind=table.NORM, **read, out=made.panel, n_out=made.n_panels, param=param)
             self._wiring.starts.append(Start(param, source.width, "one", 1.0))
             self._wiring.n_values += 2 * source.width
@@ -354,20 +271,20 @@ class _Builder:
     def _affine(self, source: Range, out: Range, *, relu: bool, bound: float,
                 adds: bool = False) -> None:  # fmt: skip
         wiring = self._wiring
-        n_weights = out.n_panels * source.width * _LANES
-        param = self._parameters(n_weights + (0 if adds else out.n_panels * _LANES))
+        n_weights = out.n_panels * source.width * LANES
+        param = self._parameters(n_weights + (0 if adds else out.n_panels * LANES))
         self._op(0.0, kind=table.AFFINE, **{"in": source.panel}, n_in=source.n_panels,
                  width_in=source.width, out=out.panel, n_out=out.n_panels, width_out=out.width,
                  param=param, flag=int(relu), more=int(adds), wt=wiring.n_wt)  # fmt: skip
-        wiring.n_wt += source.n_panels * out.width * _LANES
-        per_panel = source.width * _LANES
+        wiring.n_wt += source.n_panels * out.width * LANES
+        per_panel = source.width * LANES
         for q in range(out.n_panels):
-            lanes = (_LANES, 0, min(_LANES, out.width - q * _LANES))
+            lanes = (LANES, 0, min(LANES, out.width - q * LANES))
             first = param + q * per_panel
             wiring.starts.append(Start(first, per_panel, "uniform", bound, *lanes))
             if not adds:
-                first = param + n_weights + q * _LANES
-                wiring.starts.append(Start(first, _LANES, "uniform", bound, *lanes))
+                first = param + n_weights + q * LANES
+                wiring.starts.append(Start(first, LANES, "uniform", bound, *lanes))
         wiring.n_values += out.width * (source.width + (0 if adds else 1))
         wiring.flops += (
             2
@@ -400,7 +317,7 @@ class _Builder:
 
     def _pairs(self, layer: Layer, source: Range, where: str) -> None:
         k = self._network.vector_dim
-        if not k or (_LANES % k and k % _LANES):
+        if not k or (LANES % k and k % LANES):
             raise ConfigError(
                 f"pairs need vectors of 1, 2, 4, 8 or a multiple of 16 numbers, these have {k}",
                 where=where,
@@ -409,7 +326,7 @@ class _Builder:
         if source.width % k:
             raise ConfigError(f"{source.width} numbers are no vectors of {k}", where=where)
         half = panels_of(k)
-        made = self._panels(2 * half * _LANES)
+        made = self._panels(2 * half * LANES)
         self._make(layer.name, Range(made.panel, k), where)
         self._op(0.0, kind=table.PAIRS, **{"in": source.panel}, n_in=source.n_panels,
                  width_in=source.width, out=made.panel, n_out=2 * half, flag=k)  # fmt: skip
@@ -420,65 +337,13 @@ class _Builder:
         if self._n_scores > 1:
             self._affine(source, self._wiring.score, relu=False, bound=bound, adds=True)
             return
-        param = self._parameters(_LANES * source.n_panels)
+        param = self._parameters(LANES * source.n_panels)
         self._op(0.0, kind=table.HEAD, **{"in": source.panel}, n_in=source.n_panels,
                  width_in=source.width, param=param)  # fmt: skip
         self._wiring.starts.append(Start(param, source.width, "uniform", bound))
         self._wiring.n_values += source.width
         self._wiring.flops += 6 * source.width
         self._task(table.HEAD, 2 * source.n_panels)
-
-    def _mark_ways_back(self) -> None:
-        """Say of every operation whether the derivative it passes back is the first there."""
-        score = self._wiring.score
-        written = set(range(score.panel, score.end))
-        ops, reals = self._wiring.ops, self._wiring.reals
-        for number in reversed(range(len(ops))):
-            op = ops[number]
-            kind = op[table.O_KIND]
-            if kind in {table.BIAS, table.ENCODE, table.PERIODIC, table.SCALE, table.LOOKUP}:
-                continue
-            changed = (
-                (table.O_IN, table.O_N_IN) if kind == table.DROP else (table.O_OUT, table.O_N_OUT)
-            )
-            made = range(op[changed[0]], op[changed[0]] + op[changed[1]])
-            if self._wheres[number] and made and not written & set(made):
-                raise ConfigError(
-                    "nothing reads what it makes",
-                    where=self._wheres[number],
-                    remedy='only layers "output" and "sum" add to the scores',
-                )
-            if kind == table.DROP:
-                continue
-            panels = list(range(op[table.O_IN], op[table.O_IN] + op[table.O_N_IN]))
-            if kind in {table.AFFINE, table.HEAD}:
-                while panels and panels[0] not in self._trained:
-                    panels.pop(0)
-                op[table.O_BACK_FROM] = op[table.O_N_IN] - len(panels)
-            zeroed: list[int] = []
-            if kind == table.CROSS:
-                firsts = range(op[table.O_MORE], op[table.O_MORE] + op[table.O_N_IN])
-                zeroed = [p for p in firsts if p not in written]
-            fresh = [p for p in panels if p not in written and p not in zeroed]
-            if len(fresh) < len(panels):
-                zeroed += fresh
-            if not panels:
-                op[table.O_BACK] = table.B_NONE
-            else:
-                op[table.O_BACK] = table.B_ADD if len(fresh) < len(panels) else table.B_WRITE
-            for first, n in _runs(zeroed):
-                ops.insert(number + 1, as_row(kind=table.ZERO, **{"in": first}, n_in=n))
-                reals.insert(number + 1, 0.0)
-                self._wheres.insert(number + 1, "")
-                self._shift_tasks(number + 1)
-            written |= {*panels, *zeroed}
-            if kind == table.CROSS:
-                written |= set(range(op[table.O_EXTRA], op[table.O_EXTRA] + op[table.O_N_IN]))
-
-    def _shift_tasks(self, inserted: int) -> None:
-        for _, task in self._wiring.tasks:
-            if task[table.T_KIND] != table.TABLE_TASK and task[table.T_OP] >= inserted:
-                task[table.T_OP] += 1
 
     def _tables(self) -> None:
         wiring = self._wiring
@@ -493,17 +358,6 @@ class _Builder:
                 )
             wiring.n_parameters += n
             wiring.n_values += n
-
-
-def _runs(panels: list[int]) -> list[tuple[int, int]]:
-    """Return (first, length) of runs of consecutive numbers."""
-    runs: list[tuple[int, int]] = []
-    for panel in sorted(set(panels)):
-        if runs and sum(runs[-1]) == panel:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((panel, 1))
-    return runs
 
 
 def _knots(column: ColumnEncoding) -> list[float]:
