@@ -318,6 +318,12 @@ class Trainer:
         if loss not in LOSSES:
             raise ConfigError(f"no loss {loss!r}{nearest(loss, LOSSES)}", where="loss")
         settings.loss_settings.check_use(loss)
+        if settings.class_weights != "none":
+            raise ConfigError(
+                "a trainer does not know how many rows each class will have",
+                where="class_weights",
+                remedy="give fit_rows the weight of each row",
+            )
         self._architecture = Architecture(
             model=model,  # type: ignore[arg-type]
             loss=loss,  # type: ignore[arg-type]

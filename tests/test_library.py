@@ -102,6 +102,45 @@ def test_no_rows_are_refused():
         made_trainer().fit_rows(*(a[:0] for a in made_rows()), batch_size=8)
 
 
+@pytest.mark.parametrize("loss", ["poisson", "gamma", "tweedie"])
+def test_a_trainer_learns_rates_from_exposures(loss):
+    numeric, codes, _ = made_rows(2000)
+    rng = np.random.default_rng(1)
+    exposure = rng.uniform(0.2, 5.0, 2000).astype(np.float32)
+    rate = np.exp(0.5 * numeric[:, 0] - 1)
+    target = exposure * rate * rng.gamma(20.0, 1 / 20, 2000)
+    trainer = made_trainer(loss=loss)
+    for _ in range(40):
+        trainer.fit_rows(numeric, codes, target, batch_size=100, exposure=exposure)
+    found = trainer.predict(numeric, codes)
+    assert np.median(found / rate) == pytest.approx(1, abs=0.1)
+    assert np.corrcoef(np.log(found), np.log(rate))[0, 1] > 0.99
+    np.testing.assert_allclose(
+        trainer.predict(numeric, codes, exposure=exposure), found * exposure, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "arrays", "where"),
+    [
+        ({"loss": "poisson"}, {"target": np.full(300, -1.0)}, "fit_rows"),
+        ({"loss": "gamma"}, {"target": np.zeros(300)}, "fit_rows"),
+        ({"loss": "poisson"}, {"exposure": np.zeros(300)}, "fit_rows"),
+        ({"loss": "poisson"}, {"exposure": np.ones(299)}, "fit_rows"),
+        ({"loss": "poison"}, {}, "loss"),
+        ({"quantile": 0.9}, {}, "--quantile"),
+        ({"class_weights": "balanced"}, {}, "class_weights"),
+    ],
+    ids=str,
+)
+def test_losses_of_a_trainer_refuse_what_they_cannot_use(options, arrays, where):
+    numeric, codes, target = made_rows()
+    given = {"numeric": numeric, "codes": codes, "target": target, "batch_size": 8} | arrays
+    with pytest.raises(ConfigError) as caught:
+        made_trainer(**options).fit_rows(**given)
+    assert caught.value.where == where
+
+
 def test_a_trainer_that_diverges_says_so():
     arrays = made_rows()
     trainer = made_trainer(loss="squared", optimizer="sgd", lr=1e4)

@@ -7,7 +7,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Called through their wrappers in streamtrain/model/linear.py and reader/order.py.
-THROUGH = {"train_linear": "take_steps", "score_linear": "model.scores", "settle_rows": "settled"}
+THROUGH = {
+    "cross_codes": "Crosser",
+    "train_linear": "take_steps",
+    "score_linear": "model.scores",
+    "settle_rows": "settled",
+}
 
 
 def kernels():

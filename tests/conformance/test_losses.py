@@ -155,6 +155,14 @@ def test_extreme_scores_cost_a_finite_loss_or_are_visibly_infinite(case, size):
                 assert np.isfinite(deltas).all()
 
 
+@pytest.mark.parametrize("case", [c for c in CASES if c.loss in LOG_LINKS], ids=str)
+def test_a_mean_close_to_0_is_right_where_nothing_happened(case):
+    if case.loss == "gamma":
+        return
+    losses, deltas = kernel(case, np.array([[-3e4], [-1e30]], np.float32), [0.0, 0.0])
+    assert losses.tolist() == deltas[:, 0].tolist() == [0.0, 0.0]
+
+
 @EVERY_CASE
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_scores_that_are_not_finite_never_pass_as_a_loss(case, poison):

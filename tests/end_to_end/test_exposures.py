@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from streamtrain.library import open_dataset
 from tests.end_to_end.command import refused, run
 
 COLUMNS = ["age", "region", "years", "claims"]
@@ -86,8 +87,11 @@ def test_a_dataset_is_predicted_with_its_exposures(folder, tmp_path):
     with (tmp_path / "out.csv").open(newline="") as file:
         means = [float(r["prediction"]) for r in csv.DictReader(file)]
     measured = json.loads(run("evaluate", folder / "run", "--json").stdout)
-    assert len(means) == measured["rows"]
-    assert max(means) > 3 * min(means)
+    dataset = open_dataset(folder / "ds")
+    rows, _ = next(dataset.batches(len(means), split="test", shuffle=False))
+    losses = np.array(means) - rows.target * np.log(means)
+    assert len(means) == measured["rows"] == rows.n_rows
+    assert measured["loss"] == pytest.approx(losses.mean(), rel=1e-5)
 
 
 def test_raw_files_measure_as_the_dataset_that_was_made_of_them(folder, tmp_path):

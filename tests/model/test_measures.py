@@ -232,6 +232,22 @@ def test_a_bin_of_positives_alone_may_still_hide_an_order():
     assert found["auc_error_bound"] == 0.0
 
 
+def test_the_interval_of_the_area_counts_ties_one_half():
+    rng = np.random.default_rng(7)
+    score, positive = rng.integers(0, 4, 120) / np.float32(4), rng.random(120) < 0.4
+    area = RankingArea()
+    feed(area, score, positive, np.ones(120))
+    found = area.measures()
+    ahead, behind = score[positive], score[~positive]
+    won = (ahead[:, None] > behind) + 0.5 * (ahead[:, None] == behind)
+    variance = won.mean(axis=1).var(ddof=1) / len(ahead) + won.mean(axis=0).var(ddof=1) / len(
+        behind
+    )
+    half = 1.959963984540054 * math.sqrt(variance)
+    assert found["auc_low"] == pytest.approx(won.mean() - half)
+    assert found["auc_high"] == pytest.approx(won.mean() + half)
+
+
 def test_intervals_of_the_area_hold_the_true_one_about_as_often_as_they_say():
     # Scores of positives are shifted by 1: the true area is Phi(1 / sqrt 2).
     rng, true, held = np.random.default_rng(6), 0.5 * (1 + math.erf(0.5)), 0

@@ -56,6 +56,21 @@ def test_progressive_metrics_are_of_scores_before_the_step(
     assert measured["loss"] == plain["progressive"]["loss"]
 
 
+@pytest.mark.parametrize(("scored_rows", "most"), [(10, 16), (40, 32), (8192, 208)])
+def test_few_rows_are_scored_at_a_time(dataset, tmp_path, monkeypatch, scored_rows, most):
+    monkeypatch.setattr(progressive, "SCORING_ROWS", scored_rows)
+    sizes = []
+    scores = progressive.Progressive.scores
+
+    def seen(self, rows):
+        sizes.append(rows.n_rows)
+        return scores(self, rows)
+
+    monkeypatch.setattr(progressive.Progressive, "scores", seen)
+    done(dataset, tmp_path / "run", epochs=1, progressive=True)
+    assert max(sizes) <= most
+
+
 def test_a_deviance_before_the_step_counts_exposures(tmp_path):
     dataset = open_dataset(make_dataset(tmp_path / "ds", n_rows=300, exposed=True))
     options = {"loss": "poisson", "lr": 1e-30, "optimizer": "sgd", "progressive": True}
@@ -66,6 +81,8 @@ def test_a_deviance_before_the_step_counts_exposures(tmp_path):
     log = np.log(np.where(y > 0, y / mean, 1.0))
     assert found["deviance"] == pytest.approx(2 * (y * log - y + mean).mean(), rel=1e-6)
     assert found["loss"] == pytest.approx((mean - y * np.log(mean)).mean(), rel=1e-6)
+    # It starts at the best constant rate, which explains nothing.
+    assert found["d2"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_run_that_ends_in_its_first_epoch_reports_the_rows_it_saw(dataset, tmp_path):
