@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from streamtrain.errors import ConfigError
+from streamtrain.library import open_dataset
 from streamtrain.model.architecture import plan_architecture
 from streamtrain.model.crosses import Cross, Crosser, plan_crosses
 from tests.made import make_dataset
@@ -61,14 +62,14 @@ def test_fewer_rows_use_the_same_memory():
     ],
 )
 def test_crosses_that_cannot_be_made_are_refused(tmp_path, cross, words):
-    schema = make_dataset(tmp_path / "d").schema
+    schema = open_dataset(make_dataset(tmp_path / "d")).schema
     with pytest.raises(ConfigError, match=words) as caught:
         plan_crosses(schema, (cross,), max_size=100)
     assert caught.value.where == "--cross"
 
 
 def test_an_architecture_has_a_table_for_every_cross(tmp_path):
-    schema = make_dataset(tmp_path / "d").schema
+    schema = open_dataset(make_dataset(tmp_path / "d")).schema
     planned = plan_architecture(
         schema, model="linear", loss=None, crosses=(("c0", "c1"),), cross_size=150
     )
