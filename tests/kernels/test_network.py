@@ -428,6 +428,28 @@ def test_only_the_rows_of_codes_in_the_batch_move():
     assert at == len(rule.second)
 
 
+@pytest.mark.parametrize("clip_norm", [0.0, 1e6])
+@pytest.mark.parametrize("cardinality", [3, 200, 60_000])
+def test_codes_are_grouped_exactly_for_small_and_large_vocabularies(cardinality, clip_norm):
+    # More codes than any table has slots, and codes that share their low bits.
+    problem = make_network_problem(
+        (output("embeddings"),), linear=True, columns=(), cardinalities=(cardinality, 5),
+        dims=(2, 3), n_rows=300,
+    )  # fmt: skip
+    codes = problem.rows.codes
+    codes[::3, 0] = (codes[::3, 0] // 4096 * 4096) % cardinality
+    problem.start[:] = 0
+    settings = settings_of("sgd", clip_norm=clip_norm)
+    moved, *_ = network_steps(problem, settings, 300, [1.0], n_threads=2)
+    delta = np.where(problem.rows.target == 1, -0.5, 0.5) / 300
+    places = NetworkOracle(problem.architecture).unpacked(np.arange(len(moved)))
+    for f, n in enumerate((cardinality, 5)):
+        expected = np.bincount(codes[:, f], delta, minlength=n)
+        linear, *embedding = -moved[places[f"field {f}"]].T
+        np.testing.assert_allclose(linear, expected, atol=EPS)
+        assert not np.any(embedding)
+
+
 def fm_steps(optimizer, penalties, **others):
     """Return (found, expected) parameters of an FM after six batches; each 0 is touched."""
     problem = make_network_problem(
