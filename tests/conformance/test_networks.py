@@ -4,9 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from streamtrain import library
-from streamtrain.errors import ConfigError, StoppedError
+from streamtrain.errors import ConfigError, DivergedError, StoppedError
 from streamtrain.kernels.team import Team
 from streamtrain.library import open_dataset
 from streamtrain.model.architecture import MODELS
@@ -181,6 +182,17 @@ def test_the_budget_counts_what_a_model_keeps(whole, model):
                 architecture, batch_size=batch_size, n_threads=2, clips_norm=clips_norm
             )
             assert 0.9 * kept - 8192 <= planned <= 1.1 * kept + 8192
+
+
+@every
+def test_a_rate_that_diverges_ends_the_run_and_nothing_of_it_is_kept(dataset, tmp_path, model):
+    settings = settings_of(model, lr=1e30, embedding_lr=1e30)
+    with pytest.raises(DivergedError, match=r"no longer finite|not finite"):
+        done(dataset, tmp_path / "run", **settings, checkpoint_every=1)
+    assert not (tmp_path / "run" / "model.json").exists()
+    for file in (tmp_path / "run").rglob("*.safetensors"):
+        for name, array in load_file(file).items():
+            assert np.isfinite(array).all(), name
 
 
 def test_a_custom_network_that_is_wrong_is_refused_before_training(dataset, tmp_path):
