@@ -11,7 +11,14 @@ import pyarrow as pa
 
 from streamtrain.store import shards as store_shards
 from streamtrain.store.manifest import Manifest, write_manifest
-from streamtrain.store.schema import FIRST_CODE, Column, NumericStatistics, Schema, Target
+from streamtrain.store.schema import (
+    FIRST_CODE,
+    QUANTILE_PROBABILITIES,
+    Column,
+    NumericStatistics,
+    Schema,
+    Target,
+)
 from streamtrain.store.shards import ShardWriter, arrow_schema
 from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
 
@@ -27,6 +34,7 @@ def statistics(values):
         float(present.std()),
         float(present.min()),
         float(present.max()),
+        tuple(np.quantile(present, QUANTILE_PROBABILITIES).tolist()),
     )
 
 

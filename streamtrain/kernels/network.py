@@ -68,7 +68,8 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progr
             for c in range(net.n_scores):
                 scores[c] = work.act[net.score + (c >> 4), r, c & 15]
             if kept:
-                progressive[row, :] = scores
+                for c in range(net.n_scores):
+                    progressive[row, c] = scores[c]
             row_loss = loss_and_delta(
                 net.loss, scores, y, log_exposure(batch.exposure, row), net.loss_shape, delta
             )

@@ -143,7 +143,8 @@ def pass_back(back, delta_out, delta_in):
     if back == B_ADD:
         add_rows(delta_in, delta_out)
     elif back != B_NONE:
-        delta_in[:] = delta_out
+        for k in range(delta_in.shape[0]):
+            delta_in[k] = delta_out[k]
 
 
 @inline_exact

@@ -123,6 +123,8 @@ class _Builder:
         if periods is not None:
             self._periodic(numeric, periods, n_numbers)
         k = network.vector_dim
+        if k and set(network.embedding_dims) - {k}:
+            raise ConfigError(f"embeddings beside vectors of {k} numbers need as many")
         vectors = self._panels(k * n_lanes) if k else Range(wiring.n_panels, 0)
         if vectors.width:
             self._trained |= set(range(vectors.panel, vectors.end))

@@ -6,12 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Called through their wrappers in streamtrain/model/linear.py and reader/order.py.
+# Called through their wrappers in streamtrain/model/, and in the oracles of tests/kernels/.
 THROUGH = {
     "cross_codes": "Crosser",
-    "train_linear": "take_steps",
+    "train_linear": "kernel_steps",
     "score_linear": "model.scores",
     "settle_rows": "settled",
+    "train_network": "network_steps",
+    "score_network": "network_scores",
+    "settle_tables": "network_steps",
 }
 
 

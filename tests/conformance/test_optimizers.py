@@ -209,13 +209,19 @@ def one_hot_problem(n_rows=60, n_codes=5):
     common = {"model": "linear", "loss": "softmax", "n_scores": 4}
     fields = Problem(
         Architecture(mean=(), scale=(), cardinalities=(n_codes,), **common),
-        Rows(np.empty((n_rows, 0), np.float32), codes[:, None].astype(np.int32), target, nothing),
+        Rows(
+            np.empty((n_rows, 0), np.float32),
+            codes[:, None].astype(np.int32),
+            target,
+            nothing,
+            nothing,
+        ),
         start,
     )
     columns = Problem(
         Architecture(mean=(0.0,) * n_codes, scale=(1.0,) * n_codes, cardinalities=(), **common),
         Rows(np.eye(n_codes, dtype=np.float32)[codes], np.empty((n_rows, 0), np.int32), target,
-             nothing),
+             nothing, nothing),
         np.concatenate([start, np.zeros(n_codes * 4, np.float32)]),
     )  # fmt: skip
     return fields, columns

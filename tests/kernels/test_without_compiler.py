@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 
+from streamtrain.model.network import NetworkOptions, named_layers
 from tests.kernels.linear_oracle import kernel_steps, make_problem, settings_of
+from tests.kernels.network_oracle import make_network_problem, network_scores, network_steps
 from tests.kernels.test_permute import permuted
 from tests.kernels.test_scatter import Block
 
@@ -24,7 +26,27 @@ def results():
             problem, settings_of(optimizer, 0.01, 0.1), 20, RATES, n_threads=2
         )
         values[loss] = [found.tolist(), sums.tolist(), taken]
+    for name, make in NETWORKS.items():
+        problem = make()
+        found, sums, taken, _ = network_steps(
+            problem, settings_of("adam", 0.01, 0.1), 20, RATES, n_threads=2, seed=1
+        )
+        values[name] = [found.tolist(), sums.tolist(), taken]
+        values[name].append(network_scores(problem).tolist())
     return values
+
+
+def mlp():
+    layers = named_layers("mlp", NetworkOptions(hidden=(18, 18), dropout=0.2), n_vectors=0)
+    return make_network_problem(layers, n_rows=30, missing=True)
+
+
+def fm():
+    layers = named_layers("fm", NetworkOptions(), n_vectors=5)
+    return make_network_problem(layers, n_rows=30, linear=True, vector_dim=4, dims=(4, 4))
+
+
+NETWORKS = {"mlp": mlp, "fm": fm}
 
 
 def test_kernels_give_nearly_the_same_with_the_compiler_disabled():
@@ -41,6 +63,6 @@ def test_kernels_give_nearly_the_same_with_the_compiler_disabled():
     plain, compiled = json.loads(done.stdout), results()
     for name in ("permute", "scatter"):
         assert plain[name] == compiled[name]
-    for loss in ("logistic", "softmax", "squared"):
+    for loss in ("logistic", "softmax", "squared", *NETWORKS):
         for a, b in zip(plain[loss], compiled[loss], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
