@@ -24,7 +24,7 @@ from data_tools.pass_two import PassTwoResult, Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
 from data_tools.source import Source
-from data_tools.sources import open_sources
+from data_tools.sources import SourceOptions, missing_text, open_sources
 from data_tools.target import Task, decide_task
 from data_tools.warm_up import warm_up
 from streamtrain import durable, memory
@@ -134,10 +134,16 @@ class _Ingest:
     def run(self) -> tuple[Manifest, PassOneResult]:
         options = self._options
         dialect = CsvOptions(options.delimiter, options.header, check_encoding(options.encoding))
-        sources = open_sources(
-            options.sources, dialect, spool=self._staging / "stdin", out=self._out
+        wanted = SourceOptions(
+            csv=dialect,
+            null=missing_text(options.missing),
+            svm_width=options.svm_width,
+            target_file=options.target_file,
         )
-        roles = resolve_roles(options, sources[0].columns)
+        sources = open_sources(
+            options.sources, wanted, spool=self._staging / "stdin", out=self._out
+        )
+        roles = resolve_roles(options, sources[0].fields, positional=sources[0].positional)
         missing = MissingTexts(options.missing)
         is_number, record_bytes = infer_numbers(sources, roles, missing)
         while True:
@@ -154,6 +160,8 @@ class _Ingest:
                 shutil.rmtree(self._folder)
                 shutil.rmtree(self._staging / "partitions")
         if first.n_written == 0:
+            if not any(count.read for count in first.counts):
+                raise SourceError("empty, expected rows", where=sources[0].name)
             raise SourceError(
                 f"no row can be used: {self._first_reject}",
                 where=sources[0].name,
@@ -164,15 +172,23 @@ class _Ingest:
     def _plan(
         self, sources: Sequence[Source], columns: ColumnPlan, record_bytes: float
     ) -> MemoryPlan:
-        text_bytes = sum(source.n_bytes * source.expansion() for source in sources)
+        n_rows = sum(
+            source.n_bytes * source.expansion() / max(record_bytes, 1.0)
+            if source.n_rows is None
+            else source.n_rows
+            for source in sources
+        )
+        # Files of one table are alike: the largest needs most.
+        largest = max(sources, key=lambda source: source.n_bytes)
         budget = self._options.memory or memory.default_budget()
         return plan_memory(
             budget,
             n_threads=self._options.threads or len(os.sched_getaffinity(0)),
             n_columns=len(columns.stored),
             has_text=bool(columns.text),
-            row_estimate=text_bytes / max(record_bytes, 1.0),
+            row_estimate=n_rows,
             block_rows=self._block_rows,
+            reading=largest.reading_bytes(columns.wanted),
         )
 
     def _pass_one(
@@ -359,14 +375,14 @@ class _Ingest:
             run_length=first.target.run_length,
         )
         return Schema(
-            columns=tuple(found[name] for name in sources[0].columns if name in found),
+            columns=tuple(found[f.name] for f in sources[0].fields if f.name in found),
             target=target,
             weight=columns.weight,
             weight_statistics=next(rest) if columns.weight is not None else None,
             exposure=columns.exposure,
             exposure_statistics=next(rest) if columns.exposure is not None else None,
             missing=self._options.missing,
-            header=self._options.header,
+            header=not sources[0].positional,
             delimiter=sources[0].delimiter,
         )
 

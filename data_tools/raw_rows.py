@@ -16,9 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.byte_stream import check_encoding
-from data_tools.csv_source import BUFFER_BYTES, CsvOptions
-from data_tools.source import Piece, PieceBuffer, Records, Source
-from data_tools.sources import open_sources
+from data_tools.cells import as_text, fault, read_numbers
+from data_tools.csv_source import CsvOptions
+from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
+from data_tools.sources import SourceOptions, missing_text, open_sources
+from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
@@ -26,7 +28,7 @@ from streamtrain.kernels import numbers, strings
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
 from streamtrain.store.shards import as_arrow
-from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
+from streamtrain.store.string_table import MissingTexts, TextCells
 
 _MAX_CELLS = 1 << 18
 
@@ -95,7 +97,7 @@ def read_raw(
     memory: int | None = None,
     encoding: str = "utf-8",
 ) -> Iterator[RawRows]:
-    """Yield the records of raw files in order, with the columns that a schema names.
+    """Yield the records of sources in order, with the columns that a schema names.
 
     Target, weight and exposure are there if every source has them. A record
     with a feature that is not a number where one is expected is bad; a target,
@@ -104,7 +106,7 @@ def read_raw(
     Parameters
     ----------
     sources : sequence of str
-        Files, globs, ``-``.
+        Files of any kind, directories, patterns, ``-``.
     schema : Schema
     threads : int
         Parse this many pieces at once, 0 one for each core; changes speed alone.
@@ -127,7 +129,8 @@ def read_raw(
         spool = Path("stdin")
         if "-" in sources:
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stdin"
-        opened = open_sources(sources, dialect, spool=spool)
+        wanted = SourceOptions(csv=dialect, null=missing_text(schema.missing), strict=False)
+        opened = open_sources(sources, wanted, spool=spool)
         reader = _Reader(opened, schema)
         yield from reader.read(threads)
 
@@ -150,7 +153,7 @@ class _Reader:
     def __init__(self, sources: Sequence[Source], schema: Schema) -> None:
         self._sources = sources
         self._missing = MissingTexts(schema.missing)
-        found = sources[0].columns
+        found = names_of(sources[0].fields)
         for column in schema.columns:
             if column.name not in found:
                 raise SchemaError(
@@ -177,7 +180,7 @@ class _Reader:
             for s, source in enumerate(self._sources):
                 line = 0
                 waiting: list[tuple[Piece, Future[list[RawRows]]]] = []
-                pieces = source.pieces(s, free.get)
+                pieces = source.pieces(s, free.get, self._wanted)
                 more = True
                 while more or waiting:
                     # Never ask for a buffer that only this loop could give back.
@@ -212,15 +215,15 @@ class _Reader:
         n_numbers = len(self._numeric) + len(self._lenient)
         for c in range(n_numbers):
             values = np.empty(n)
-            parse_cells(records.cells[c], records.good, self._missing, values, status)
+            read_numbers(records.cells[c], records.good, self._missing, values, status)
             columns.append(values)
             if c < len(self._numeric):
                 for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
-                    what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
+                    what = fault(records.cells[c], status[i])
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
         arrays = [as_arrow(values[good]) for values in columns]
-        arrays += [_as_strings(cells, good) for cells in records.cells[n_numbers:]]
+        arrays += [_as_strings(as_text(cells), good) for cells in records.cells[n_numbers:]]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)
         batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)

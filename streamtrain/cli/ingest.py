@@ -79,7 +79,13 @@ def _summary(report: IngestReport, out: Path) -> str:
     metavar="DATASET",
     help="Directory to write the dataset to.",
 )
-@click.option("--target", required=True, metavar="COLUMN", help="Column to predict.")
+@click.option("--target", metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--target-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .npy with the target of a .npy source, in place of --target.",
+)
 @click.option(
     "--split",
     type=SPLITS,
@@ -106,6 +112,13 @@ def _summary(report: IngestReport, out: Path) -> str:
     "--no-header",
     is_flag=True,
     help="The first line is a row; columns are numbers from 0, and -1 is the last.",
+)
+@click.option(
+    "--svm-width",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    show_default="the greatest index",
+    help="Columns of libsvm: the indices 1 to N.",
 )
 @click.option(
     "--delimiter",
@@ -168,15 +181,18 @@ def _summary(report: IngestReport, out: Path) -> str:
 @config_option
 @json_option
 def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) -> None:
-    """Turn files of rows into a dataset: CSV, plain or .gz, .zst, .bz2, .lz4; - is standard input.
+    """Turn files of rows into a dataset; - is standard input.
 
-    Several files, or a pattern in quotes, are read as one table; they must have
-    the same columns. Rows that cannot be used are kept apart with their reason.
+    SOURCE is CSV or JSON lines (plain or .gz, .zst, .bz2, .lz4), Parquet, Arrow IPC
+    or Feather, libsvm, .npy or .npz, or a directory of such files. Several are
+    read as one table; they must have the same columns. Rows that cannot be used
+    are kept apart with their reason.
 
     \b
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
-    """  # fmt: skip
+        streamtrain ingest events/ --out events --target label
+    """
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 
@@ -198,6 +214,13 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     from data_tools.options import IngestOptions
 
+    target = given["target"]
+    if given["target_file"] is not None:
+        if target not in {None, "target"}:
+            raise UsageError("goes in place of --target", where="--target-file")
+        target = "target"
+    if target is None:
+        raise UsageError("no target", where="--target", remedy="name the column to predict")
     delimiter = given["delimiter"]
     if delimiter is not None:
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
@@ -209,7 +232,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     return IngestOptions(
         sources=sources,
         out=out,
-        target=given["target"],
+        target=target,
         splits=given["split"],
         split_by=given["split_by"],
         weight=given["weight"],
@@ -230,5 +253,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         threads=given["threads"] or None,
         seed=given["seed"],
         overwrite=given["overwrite"],
+        target_file=given["target_file"],
+        svm_width=given["svm_width"],
         **extra,
     )

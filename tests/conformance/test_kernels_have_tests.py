@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Called through their wrappers in streamtrain/model/linear.py and reader/order.py.
-THROUGH = {"train_linear": "take_steps", "score_linear": "model.scores", "settle_rows": "settled"}
+# Called through their wrappers in streamtrain/model/linear.py, reader/order.py and data_tools/.
+THROUGH = {
+    "train_linear": "take_steps",
+    "score_linear": "model.scores",
+    "settle_rows": "settled",
+    "split_svm_rows": "SvmSplitter",
+}
 
 
 def kernels():
