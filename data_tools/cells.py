@@ -10,8 +10,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from streamtrain.kernels import numbers
+from streamtrain.kernels import numbers, strings
 from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
 
 Floats = npt.NDArray[np.float64]
@@ -56,6 +57,17 @@ def read_numbers(
     wrong = int(np.count_nonzero(status == numbers.NOT_A_NUMBER))
     infinite = int(np.count_nonzero(status == numbers.NOT_FINITE))
     return int(np.count_nonzero(status == numbers.PRESENT)), wrong, infinite
+
+
+def strings_of(cells: TextCells, picks: npt.NDArray[np.int64] | None = None) -> pa.Array:
+    """Return cells, or those picked, as an Arrow array of strings."""
+    starts, stops = cells.starts, cells.stops
+    if picks is not None:
+        starts, stops = starts[picks], stops[picks]
+    offsets = np.zeros(len(starts) + 1, np.int32)
+    data = np.empty(int((stops - starts).sum()), np.uint8)
+    strings.copy_cells(cells.data, starts, stops, offsets, data)
+    return pa.StringArray.from_buffers(len(starts), pa.py_buffer(offsets), pa.py_buffer(data))
 
 
 def as_text(cells: Cells) -> TextCells:

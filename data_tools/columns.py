@@ -49,7 +49,14 @@ def find_column(name: str, columns: Sequence[str], *, positional: bool, option: 
     raise SchemaError(what, where=option, remedy=f"the columns are {shown}")
 
 
-def resolve_roles(options: IngestOptions, fields: Sequence[Field], *, positional: bool) -> Roles:
+def resolve_roles(
+    options: IngestOptions,
+    fields: Sequence[Field],
+    *,
+    positional: bool,
+    parts: Collection[str] = (),
+    hidden: Collection[str] = (),
+) -> Roles:
     """Check every column that the options name.
 
     Parameters
@@ -58,6 +65,10 @@ def resolve_roles(options: IngestOptions, fields: Sequence[Field], *, positional
     fields : sequence of Field
     positional : bool
         Whether their names are positions, which may count from the end.
+    parts : collection of str
+        What a column may yet become: options may name `column.part` too.
+    hidden : collection of str
+        Columns that are no fields any more, by which rows may be split all the same.
 
     Raises
     ------
@@ -75,8 +86,13 @@ def resolve_roles(options: IngestOptions, fields: Sequence[Field], *, positional
         )
 
     def several(names: Collection[str], option: str) -> frozenset[str]:
+        later = {n for n in names if n not in columns and n.rpartition(".")[2] in parts}
+        for name in later:
+            find_column(name.rpartition(".")[0], columns, positional=positional, option=option)
         return frozenset(
-            find_column(n, columns, positional=positional, option=option) for n in names
+            find_column(n, columns, positional=positional, option=option)
+            for n in names
+            if n not in later
         )
 
     target = find_column(options.target, columns, positional=positional, option="--target")
@@ -109,7 +125,9 @@ def resolve_roles(options: IngestOptions, fields: Sequence[Field], *, positional
         target=target,
         weight=weight,
         exposure=exposure,
-        split_by=one(options.split_by, "--split-by"),
+        split_by=options.split_by
+        if options.split_by in hidden
+        else one(options.split_by, "--split-by"),
         numeric=numeric,
         categorical=categorical,
         features=features,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from streamtrain.store.dates import PARTS
 from streamtrain.store.schema import DEFAULT_MISSING
 
 
@@ -61,6 +62,10 @@ class IngestOptions:
         A .npy with the target of a .npy source; it becomes the column "target".
     svm_width : int or None
         Columns of libsvm, 1 to this; None finds the greatest index.
+    sql : str or None
+        A query for DuckDB in place of sources.
+    date_parts : tuple of str
+        Which parts of times become columns; none leaves times as categories.
     """
 
     sources: tuple[Any, ...]
@@ -89,3 +94,5 @@ class IngestOptions:
     overwrite: bool = False
     target_file: Path | None = None
     svm_width: int | None = None
+    sql: str | None = None
+    date_parts: tuple[str, ...] = PARTS

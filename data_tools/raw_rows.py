@@ -16,19 +16,20 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.byte_stream import check_encoding
-from data_tools.cells import as_text, fault, read_numbers
+from data_tools.cells import as_text, fault, read_numbers, strings_of
 from data_tools.csv_source import CsvOptions
+from data_tools.dates import DatedSource
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
 from data_tools.sources import SourceOptions, missing_text, open_sources
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
-from streamtrain.kernels import numbers, strings
+from streamtrain.kernels import numbers
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
 from streamtrain.store.shards import as_arrow
-from streamtrain.store.string_table import MissingTexts, TextCells
+from streamtrain.store.string_table import MissingTexts
 
 _MAX_CELLS = 1 << 18
 
@@ -131,8 +132,21 @@ def read_raw(
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stdin"
         wanted = SourceOptions(csv=dialect, null=missing_text(schema.missing), strict=False)
         opened = open_sources(sources, wanted, spool=spool)
+        dated = dates_of(schema)
+        if dated:
+            missing = MissingTexts(schema.missing)
+            opened = [DatedSource(source, dated, missing) for source in opened]
         reader = _Reader(opened, schema)
         yield from reader.read(threads)
+
+
+def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Return the parts of each column of times that a schema uses."""
+    found: dict[str, tuple[str, ...]] = {}
+    for column in schema.columns:
+        if column.date_of and column.part:
+            found[column.date_of] = (*found.get(column.date_of, ()), column.part)
+    return found
 
 
 def _fit(threads: int, budget: int | None) -> int:
@@ -156,8 +170,9 @@ class _Reader:
         found = names_of(sources[0].fields)
         for column in schema.columns:
             if column.name not in found:
+                name = column.date_of or column.name
                 raise SchemaError(
-                    f"no column {column.name!r}{nearest(column.name, found)}",
+                    f"no column {name!r}{nearest(name, found)}",
                     where=sources[0].name,
                     remedy="score rows with the columns of training",
                 )
@@ -223,16 +238,8 @@ class _Reader:
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
         arrays = [as_arrow(values[good]) for values in columns]
-        arrays += [_as_strings(as_text(cells), good) for cells in records.cells[n_numbers:]]
+        arrays += [strings_of(as_text(cells), good) for cells in records.cells[n_numbers:]]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)
         batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)
         return RawRows(batch, n, good, reasons, source, lines)
-
-
-def _as_strings(cells: TextCells, picks: npt.NDArray[np.int64]) -> pa.Array:
-    starts, stops = cells.starts[picks], cells.stops[picks]
-    offsets = np.zeros(len(picks) + 1, np.int32)
-    data = np.empty(int((stops - starts).sum()), np.uint8)
-    strings.copy_cells(cells.data, starts, stops, offsets, data)
-    return pa.StringArray.from_buffers(len(picks), pa.py_buffer(offsets), pa.py_buffer(data))

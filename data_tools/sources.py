@@ -281,7 +281,7 @@ def open_sources(
             kinds.add("object")
     paths = [os.fspath(n) for n in names if isinstance(n, (str, os.PathLike))]
     for place in expand(paths) if paths or not sources else []:
-        there = _checked(place, spool, out)
+        there = _located(place, spool, out)
         kind = kind_of_file(there.path, there.name)
         if options.target_file is not None and (kind != "npy" or sources):
             raise ConfigError(
@@ -292,13 +292,24 @@ def open_sources(
     unite = KINDS[next(iter(kinds))].unite if len(kinds) == 1 and kinds <= KINDS.keys() else None
     if unite is not None:
         unite(sources)
+    return checked(sources)
+
+
+def checked(sources: list[Source]) -> list[Source]:
+    """Return sources whose columns have names that can be used, and agree.
+
+    Raises
+    ------
+    SourceError
+        If they do not.
+    """
     for source in sources:
         _check_names(source)
         _check_agreement(sources[0], source)
     return sources
 
 
-def _checked(place: Place, spool: Path, out: Path | None) -> Place:
+def _located(place: Place, spool: Path, out: Path | None) -> Place:
     name = place.name
     if name == "-":
         ending = spool_stdin(spool, as_it_is=lambda head: _kind_of_head(head) is not None)

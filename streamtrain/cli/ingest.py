@@ -10,6 +10,7 @@ import click
 from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
+    DATE_PARTS,
     NAMES,
     SPLITS,
     config_option,
@@ -71,7 +72,7 @@ def _summary(report: IngestReport, out: Path) -> str:
 
 
 @click.command(short_help="Turn files of rows into a dataset.")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "--out",
     required=True,
@@ -85,6 +86,11 @@ def _summary(report: IngestReport, out: Path) -> str:
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="A .npy with the target of a .npy source, in place of --target.",
+)
+@click.option(
+    "--sql",
+    metavar="QUERY",
+    help="Ingest what a query gives, in place of SOURCE; needs 'streamtrain[sql]'.",
 )
 @click.option(
     "--split",
@@ -108,6 +114,13 @@ def _summary(report: IngestReport, out: Path) -> str:
 )
 @click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
 @click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
+@click.option(
+    "--date-parts",
+    type=DATE_PARTS,
+    metavar="A,B",
+    show_default="hour,weekday,yearday,epoch",
+    help="Parts of times that become columns; 'none' leaves times as categories.",
+)
 @click.option(
     "--no-header",
     is_flag=True,
@@ -214,6 +227,10 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     from data_tools.options import IngestOptions
 
+    if not sources and given["sql"] is None:
+        raise UsageError("no SOURCE", remedy="name files, or give --sql")
+    if sources and given["sql"] is not None:
+        raise UsageError("goes in place of SOURCE", where="--sql")
     target = given["target"]
     if given["target_file"] is not None:
         if target not in {None, "target"}:
@@ -227,6 +244,8 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     if given["seed"] < 0:
         raise UsageError(f"{given['seed']} is not a seed, expected 0 or more", where="--seed")
     extra: dict[str, Any] = {}
+    if given["date_parts"] is not None:
+        extra["date_parts"] = given["date_parts"]
     if given["missing"] is not None:
         extra["missing"] = tuple(given["missing"].split(","))
     return IngestOptions(
@@ -255,5 +274,6 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         overwrite=given["overwrite"],
         target_file=given["target_file"],
         svm_width=given["svm_width"],
+        sql=given["sql"],
         **extra,
     )
