@@ -51,7 +51,8 @@ class RawRows:
         Why each other record is bad, by its position.
     source : str
     lines : (n_records,) int64
-        Physical line of each record, from 1.
+        Physical line of each record, from 1; of a source that is no text its row.
+    unit : {"line", "row"}
     """
 
     batch: pa.RecordBatch
@@ -60,6 +61,7 @@ class RawRows:
     reasons: dict[int, str]
     source: str
     lines: npt.NDArray[np.int64]
+    unit: str = "line"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class EncodedPiece:
     reasons: dict[int, str]
     source: str
     lines: npt.NDArray[np.int64]
+    unit: str = "line"
 
 
 def read_encoded(
@@ -86,7 +89,7 @@ def read_encoded(
     for raw in read_raw(sources, encoder.schema, threads=threads, memory=memory, encoding=encoding):
         yield EncodedPiece(
             encoder.encode(raw.batch), raw.n_records, raw.ordinals_within_batch, raw.reasons,
-            raw.source, raw.lines,
+            raw.source, raw.lines, raw.unit,
         )  # fmt: skip
 
 
@@ -214,7 +217,7 @@ class _Reader:
                     for raw in rows:
                         yield RawRows(
                             raw.batch, raw.n_records, raw.ordinals_within_batch, raw.reasons,
-                            raw.source, raw.lines[:-1] + line + 1,
+                            raw.source, raw.lines[:-1] + line + 1, source.unit,
                         )  # fmt: skip
                         line += int(raw.lines[-1])
 

@@ -96,7 +96,7 @@ class Kind:
     unite: Callable[[Sequence[Any]], None] | None = None
 
 
-def _tables(make: Callable[[Path, str], TableReader]) -> Opener:
+def tables(make: Callable[[Path, str], TableReader]) -> Opener:
     """Return the opener of a file that is a `TableReader`."""
 
     def opener(place: Place, options: SourceOptions) -> Source:
@@ -138,16 +138,16 @@ def _open_npy(place: Place, options: SourceOptions) -> Source:
 
 KINDS: dict[str, Kind] = {
     "csv": Kind(_open_csv, (".csv", ".tsv", ".tab", ".txt", ".data")),
-    "parquet": Kind(_tables(ParquetReader), (".parquet", ".pq", ".parq"), (b"PAR1", b"PARE")),
+    "parquet": Kind(tables(ParquetReader), (".parquet", ".pq", ".parq"), (b"PAR1", b"PARE")),
     "ipc": Kind(
-        _tables(ipc_source.IpcReader),
+        tables(ipc_source.IpcReader),
         (".arrow", ".arrows", ".ipc", ".feather"),
         (ipc_source.FILE_MAGIC, ipc_source.STREAM_MAGIC, b"FEA1"),
     ),
     "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
     "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
     "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,)),
-    "npz": Kind(_tables(npy_source.NpzReader), (".npz",), (npy_source.NPZ_MAGIC,)),
+    "npz": Kind(tables(npy_source.NpzReader), (".npz",), (npy_source.NPZ_MAGIC,)),
 }
 """Every kind of source: another one is a module and a row here."""
 

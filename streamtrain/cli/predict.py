@@ -129,7 +129,8 @@ def _raw_pieces(
     ):
         rows = model.encoder.encode(raw.batch)
         reasons = [
-            f"{raw.source} line {raw.lines[i]}: {why}" for i, why in sorted(raw.reasons.items())
+            f"{raw.source} {raw.unit} {raw.lines[i]}: {why}"
+            for i, why in sorted(raw.reasons.items())
         ]
         yield rows, raw.n_records, raw.ordinals_within_batch, reasons
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from inspect import signature
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from data_tools.parquet_source import ParquetReader
 from data_tools.sources import KINDS
+from streamtrain.errors import BudgetError
+from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.manifest import read_manifest
 from tests.data_tools.reading import read_all
 from tests.data_tools.tables import (
@@ -298,6 +302,32 @@ def test_kinds_may_be_mixed_where_their_columns_agree(tmp_path, table, from_csv)
     pq.write_table(table.slice(300), tmp_path / "b.parquet")
     _, manifest = run(tmp_path, str(tmp_path / "a.csv"), str(tmp_path / "b.parquet"))
     assert manifest.fingerprint == from_csv.fingerprint
+
+
+def test_what_decoding_takes_follows_the_pages_and_not_the_row_group(tmp_path):
+    tame_allocators()
+    n = 400_000
+    table = pa.table({f"c{i}": np.random.default_rng(i).normal(size=n) for i in range(8)})
+    path = tmp_path / "a.parquet"
+    options = {"row_group_size": n, "use_dictionary": False}
+    # Newer writers bound the rows of a page too.
+    bounded = "max_rows_per_page" in signature(pq.ParquetWriter).parameters
+    whole = {"max_rows_per_page": n} if bounded else {}
+    pq.write_table(table, path, **options, data_page_size=1 << 16)
+    small = ParquetReader(path, "a").reading_bytes(table.column_names)
+    pq.write_table(table, path, **options, data_page_size=1 << 30, **whole)
+    large = ParquetReader(path, "a").reading_bytes(table.column_names)
+    # Of eight columns: pages, streams of 64 KiB and a batch, or everything at once.
+    assert small < 8 << 20
+    assert large > table.nbytes
+
+
+def test_a_budget_that_cannot_hold_the_pages_is_refused_with_what_they_need(
+    tmp_path, table, monkeypatch
+):
+    monkeypatch.setattr(ParquetReader, "reading_bytes", lambda *_: 1 << 30)
+    with pytest.raises(BudgetError, match=r"decoding of the source 1,073,741,824 B"):
+        run(tmp_path, write("parquet", table, tmp_path), memory=1 << 30)
 
 
 def test_every_kind_in_the_table_has_a_test_here():
