@@ -190,6 +190,62 @@ def text_cells(array: pa.Array, *, null: bytes = b"") -> TextCells:
     return TextCells(data, starts, stops)
 
 
+def check_array(array: pa.Array, name: str, source: str, reasons: dict[int, str]) -> pa.Array:
+    """Return a column that is what it says; the rows whose text is not UTF-8 get that reason.
+
+    Nothing from a file is trusted: an offset that leads outside of its buffer
+    would crash the process.
+
+    Parameters
+    ----------
+    array : pa.Array
+    name, source : str
+        Of the column and of its source, for messages.
+    reasons : dict of int to str
+        Updated.
+
+    Raises
+    ------
+    SourceError
+        If Arrow's data does not hold together.
+    """
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        if not is_text(array.type):
+            raise _damaged(source, name, error) from error
+        # Sound but for what its bytes spell?
+        array = array.view(
+            pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary()
+        )
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid as worse:
+            raise _damaged(source, name, worse) from worse
+    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
+        _find_not_utf8(array, reasons)
+    return array
+
+
+def _find_not_utf8(array: pa.Array, reasons: dict[int, str]) -> None:
+    try:
+        array.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        for i, value in enumerate(array):
+            try:
+                (value.as_py() or b"").decode()
+            except UnicodeDecodeError:
+                reasons.setdefault(i, "not UTF-8")
+
+
+def _damaged(source: str, column: str, error: Exception) -> SourceError:
+    return SourceError(
+        f"column {column!r} is damaged: {str(error).splitlines()[0]}",
+        where=source,
+        remedy="write or fetch it again",
+    )
+
+
 def cells_of(array: pa.Array, *, null: bytes = b"") -> Cells:
     """Return a column as cells; it must have been validated."""
     array = plain(array)

@@ -10,9 +10,10 @@ from data_tools.columns import ColumnPlan, plan_columns, resolve_roles
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
 from data_tools.infer import find_kinds
+from data_tools.kinds import SourceOptions
 from data_tools.options import IngestOptions
 from data_tools.source import Source
-from data_tools.sources import SourceOptions, checked, missing_text, open_sources
+from data_tools.sources import checked, missing_text, open_sources
 from data_tools.sql_source import SqlReader
 from data_tools.table_source import TableSource
 from streamtrain import memory
@@ -68,6 +69,7 @@ class Inputs:
         wanted = SourceOptions(
             csv=CsvOptions(options.delimiter, options.header, encoding),
             null=missing_text(options.missing),
+            kind=options.kind,
             svm_width=options.svm_width,
             target_file=options.target_file,
         )

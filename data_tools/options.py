@@ -58,6 +58,9 @@ class IngestOptions:
         None is the cores this process may use. Changes speed alone.
     seed : int
     overwrite : bool
+    kind : str or None
+        Of every source, one of `data_tools.kinds.KINDS`; None tells it by first
+        bytes and name.
     target_file : Path or None
         A .npy with the target of a .npy source; it becomes the column "target".
     svm_width : int or None
@@ -92,6 +95,7 @@ class IngestOptions:
     threads: int | None = None
     seed: int = 0
     overwrite: bool = False
+    kind: str | None = None
     target_file: Path | None = None
     svm_width: int | None = None
     sql: str | None = None

@@ -19,8 +19,9 @@ from data_tools.byte_stream import check_encoding
 from data_tools.cells import as_text, fault, read_numbers, strings_of
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
+from data_tools.kinds import SourceOptions
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
-from data_tools.sources import SourceOptions, missing_text, open_sources
+from data_tools.sources import missing_text, open_sources
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
 from streamtrain.config import nearest
@@ -100,6 +101,7 @@ def read_raw(
     threads: int = 0,
     memory: int | None = None,
     encoding: str = "utf-8",
+    kind: str | None = None,
 ) -> Iterator[RawRows]:
     """Yield the records of sources in order, with the columns that a schema names.
 
@@ -117,6 +119,8 @@ def read_raw(
     memory : int or None
         Budget of the whole process in bytes.
     encoding : str
+    kind : str or None
+        Of the sources, where their names and first bytes do not tell.
 
     Raises
     ------
@@ -127,20 +131,31 @@ def read_raw(
     BudgetError
         If the budget cannot hold one thread's work.
     """
-    threads = _fit(threads or len(os.sched_getaffinity(0)), memory)
     dialect = CsvOptions(schema.delimiter or None, schema.header, check_encoding(encoding))
     with contextlib.ExitStack() as stack:
         spool = Path("stdin")
         if "-" in sources:
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stdin"
-        wanted = SourceOptions(csv=dialect, null=missing_text(schema.missing), strict=False)
+        wanted = SourceOptions(
+            csv=dialect,
+            null=missing_text(schema.missing),
+            kind=kind,
+            strict=False,
+            svm_at_least=_width(schema),
+        )
         opened = open_sources(sources, wanted, spool=spool)
         dated = dates_of(schema)
         if dated:
             missing = MissingTexts(schema.missing)
             opened = [DatedSource(source, dated, missing) for source in opened]
         reader = _Reader(opened, schema)
-        yield from reader.read(threads)
+        wished = threads or len(os.sched_getaffinity(0))
+        yield from reader.read(_fit(wished, memory, reader.reading_bytes()))
+
+
+def _width(schema: Schema) -> int:
+    """Return the greatest index among columns of libsvm: a line leaves out what is 0."""
+    return max((int(c.name) for c in schema.columns if c.name.isdecimal()), default=0)
 
 
 def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
@@ -152,18 +167,18 @@ def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _fit(threads: int, budget: int | None) -> int:
+def _fit(threads: int, budget: int | None, reading: int) -> int:
     if budget is None:
         return threads
     one = 2 * BUFFER_BYTES + 24 * _MAX_CELLS
     base = process_memory.resident_bytes()
     process_memory.require(
         budget,
-        {"process so far": base, "pieces of text": one},
+        {"process so far": base, "pieces of rows": one, "decoding of the source": reading},
         remedy="raise --memory",
         what="reading raw rows",
     )
-    return max(1, min(threads, (budget - base) // (2 * one)))
+    return max(1, min(threads, (budget - base - reading) // (2 * one)))
 
 
 class _Reader:
@@ -189,6 +204,10 @@ class _Reader:
         if schema.target.is_text and target in found:
             self._text.append(target)
         self._wanted = [*self._numeric, *self._lenient, *self._text]
+
+    def reading_bytes(self) -> int:
+        """Return what decoding the largest source takes."""
+        return max(self._sources, key=lambda s: s.n_bytes).reading_bytes(self._wanted)
 
     def read(self, threads: int) -> Iterator[RawRows]:
         free: SimpleQueue[PieceBuffer] = SimpleQueue()

@@ -1,6 +1,6 @@
 """What a source of rows is: the seam at which another kind of file is added.
 
-A source is opened by one row of the table in data_tools/sources.py. It knows
+A source is opened by one row of the table in data_tools/kinds.py. It knows
 its fields, gives its contents as pieces in order (one thread reads), and turns
 a piece into records (any thread). Everything after that is the same for every
 kind of source. Most sources need none of this: a file that some library gives as

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,8 @@ from data_tools.arrow_cells import (
     ListColumn,
     ListPlace,
     cells_of,
+    check_array,
     describe,
-    is_text,
     kind_of,
     list_of_numbers,
     plain,
@@ -148,6 +149,14 @@ class TableSource:
         self._places: dict[str, tuple[str, int]] = {}
         self._widths: dict[str, int] = {}
         fields: list[Field] = []
+        twice = Counter(reader.schema.names).most_common(1)
+        if twice and twice[0][1] > 1:
+            # Not later: nothing could be sampled by name.
+            raise SourceError(
+                f"the column name {twice[0][0]!r} occurs twice",
+                where=self.name,
+                remedy="rename one",
+            )
         for column in reader.schema:
             told = plain_type(column.type)
             if list_of_numbers(told):
@@ -297,7 +306,7 @@ class TableSplitter:
         # Once: looking names up in a batch takes time in the square of its columns.
         columns = dict(zip(rows.schema.names, rows.columns, strict=True))
         for name in dict.fromkeys(self._places[w][0] for w in self._wanted if w in self._places):
-            columns[name] = plain(self._checked(columns[name], name, reasons))
+            columns[name] = plain(check_array(columns[name], name, self._name, reasons))
         lists = {c: ListColumn(columns[c], w) for c, w in self._widths.items() if c in columns}
         for name, told in lists.items():
             for i in np.flatnonzero(told.n_values != told.width):
@@ -339,49 +348,6 @@ class TableSplitter:
         if place >= 0:
             return ListPlace(lists[column], place, null=self._null)
         return cells_of(columns[column], null=self._null)
-
-    def _checked(self, array: pa.Array, name: str, reasons: dict[int, str]) -> pa.Array:
-        """Return a column that is what it says, with the rows whose text is not UTF-8 emptied.
-
-        Nothing from a file is trusted: an offset that leads outside of its buffer
-        would crash the process.
-        """
-        try:
-            array.validate(full=True)
-        except pa.ArrowInvalid as error:
-            flat = array
-            if is_text(plain_type(array.type)) and not pa.types.is_dictionary(array.type):
-                large = pa.types.is_large_string(array.type)
-                flat = array.view(pa.large_binary() if large else pa.binary())
-            if flat is array:
-                raise _damaged(self._name, name, error) from error
-            try:
-                flat.validate(full=True)
-            except pa.ArrowInvalid as worse:
-                raise _damaged(self._name, name, worse) from worse
-            array = flat
-        if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-            _find_not_utf8(array, reasons)
-        return array
-
-
-def _find_not_utf8(array: pa.Array, reasons: dict[int, str]) -> None:
-    try:
-        array.cast(pa.large_string())
-    except pa.ArrowInvalid:
-        for i, value in enumerate(array):
-            try:
-                (value.as_py() or b"").decode()
-            except UnicodeDecodeError:
-                reasons.setdefault(i, "not UTF-8")
-
-
-def _damaged(source: str, column: str, error: Exception) -> SourceError:
-    return SourceError(
-        f"column {column!r} is damaged: {str(error).splitlines()[0]}",
-        where=source,
-        remedy="write or fetch it again",
-    )
 
 
 def _as_json(rows: pa.RecordBatch, i: int) -> bytes:

@@ -15,6 +15,7 @@ from streamtrain.cli.values import (
     SPLITS,
     config_option,
     json_option,
+    kind_option,
     memory_option,
     threads_option,
 )
@@ -133,6 +134,7 @@ def _summary(report: IngestReport, out: Path) -> str:
     show_default="the greatest index",
     help="Columns of libsvm: the indices 1 to N.",
 )
+@kind_option
 @click.option(
     "--delimiter",
     metavar="CHAR",
@@ -272,6 +274,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         threads=given["threads"] or None,
         seed=given["seed"],
         overwrite=given["overwrite"],
+        kind=given["kind"],
         target_file=given["target_file"],
         svm_width=given["svm_width"],
         sql=given["sql"],

@@ -65,6 +65,16 @@ def _date_parts(text: str) -> tuple[str, ...]:
 DATE_PARTS = _Parsed("parts", _date_parts)
 
 
+def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--kind``."""
+    return click.option(
+        "--kind",
+        type=click.Choice(["csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"]),
+        show_default="told by first bytes and name",
+        help="What the sources are.",
+    )(function)
+
+
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``."""
     return click.option(

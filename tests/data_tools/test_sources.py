@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
+from data_tools.kinds import KINDS
 from data_tools.parquet_source import ParquetReader
-from data_tools.sources import KINDS
+from data_tools.raw_rows import read_raw
 from streamtrain.errors import BudgetError
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.manifest import read_manifest
@@ -333,3 +334,30 @@ def test_a_budget_that_cannot_hold_the_pages_is_refused_with_what_they_need(
 def test_every_kind_in_the_table_has_a_test_here():
     tested = {"csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"}
     assert set(KINDS) == tested
+
+
+def test_a_kind_can_be_named_where_nothing_tells_it(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/a9a").write_text("1 1:1 3:1\n0 2:1\n" * 20)
+    _, manifest = run(tmp_path, str(tmp_path / "d"), kind="libsvm", target="label", splits={})
+    assert [c.name for c in manifest.schema.columns] == ["1", "2", "3"]
+
+
+def test_a_pattern_may_stand_for_directories(tmp_path):
+    for k in (1, 2):
+        (tmp_path / f"k={k}").mkdir()
+        pq.write_table(pa.table({"x": [1, 2], "y": [0, 1]}), tmp_path / f"k={k}/a.parquet")
+    _, manifest = run(tmp_path, f"{tmp_path}/k=*", splits={})
+    assert [c.name for c in manifest.schema.columns] == ["x", "k"]
+
+
+def test_libsvm_is_scored_with_the_columns_of_training(tmp_path):
+    (tmp_path / "a.svm").write_text("1 1:1 4:1\n0 2:1\n" * 20)
+    _, manifest = run(tmp_path, str(tmp_path / "a.svm"), target="label", splits={})
+    (tmp_path / "b.svm").write_text("0 2:1\n0 9:1\n")
+    (piece,) = read_raw([str(tmp_path / "b.svm")], manifest.schema)
+    assert piece.reasons == {}
+    assert piece.batch.select(["1", "2", "3", "4"]).to_pylist() == [
+        {"1": 0, "2": 1, "3": 0, "4": 0},
+        {"1": 0, "2": 0, "3": 0, "4": 0},
+    ]

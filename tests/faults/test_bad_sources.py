@@ -370,3 +370,17 @@ def test_parquet_with_a_cell_longer_than_any_record_rejects_the_row(tmp_path):
     table = pa.table({"c": ["a", "z" * (3 << 20), "b"] * 2, "y": [0, 1, 1, 1, 0, 1]})
     report, _ = run(tmp_path, write("parquet", table, tmp_path), splits={})
     assert report.reasons == {"c: longer than 2,097,152 bytes": 2}
+
+
+def test_a_dataset_is_no_source(tmp_path):
+    run(tmp_path, write("parquet", TABLE, tmp_path))
+    line = refused(tmp_path, str(tmp_path / "dataset"), out="other")
+    assert "shards hold codes" in line
+    assert "shards hold codes" in refused(tmp_path, f"{tmp_path}/data*", out="other")
+
+
+def test_a_name_that_occurs_twice_beside_lists_is_refused(tmp_path):
+    arrays = [pa.array([[1.0], [2.0]]), pa.array([[3.0], [4.0]]), pa.array([0, 1])]
+    table = pa.Table.from_arrays(arrays, names=["e", "e", "y"])
+    for kind in ("parquet", "ipc file"):
+        assert "'e' occurs twice" in refused(tmp_path, write(kind, table, tmp_path))
