@@ -384,3 +384,23 @@ def test_a_name_that_occurs_twice_beside_lists_is_refused(tmp_path):
     table = pa.Table.from_arrays(arrays, names=["e", "e", "y"])
     for kind in ("parquet", "ipc file"):
         assert "'e' occurs twice" in refused(tmp_path, write(kind, table, tmp_path))
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+@pytest.mark.parametrize("closed", [True, False])
+def test_deep_json_is_a_bad_row_and_no_crash(tmp_path, opening, closed):
+    n = 150_000
+    closing = {b"[": b"]", b'{"a":': b"}"}[opening]
+    deep = b'{"x": 1, "y": 0, "z": ' + opening * n + b"1" + closing * n * closed + b"}\n"
+    good = b"".join(b'{"x": %d, "e": [1], "y": %d}\n' % (i, i % 2) for i in range(500))
+    (tmp_path / "a.jsonl").write_bytes(good + deep + good)
+    report, _ = run(tmp_path, str(tmp_path / "a.jsonl"))
+    assert (report.rows_read, report.rows_rejected) == (1001, 1)
+
+
+def test_lines_that_hold_two_objects_or_half_of_one_are_bad(tmp_path):
+    good = b'{"x": 1, "y": 0}\n{"x": 2, "y": 1}\n' * 200
+    bad = b'{"x": 1, "y": 0}{"x": 2, "y": 1}\n{"x": 3,\n"y": 1}\n{"x": NaN, "y": 1}\n'
+    (tmp_path / "a.jsonl").write_bytes(good + bad + good)
+    report, _ = run(tmp_path, str(tmp_path / "a.jsonl"))
+    assert (report.rows_read, report.rows_rejected) == (804, 4)
