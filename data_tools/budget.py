@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_tools.csv_source import BUFFER_BYTES
 from data_tools.partitions import MAX_BITS
+from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory
 
 _MIN_CELLS, _MAX_CELLS = 1 << 18, 1 << 20
@@ -49,6 +49,7 @@ def plan_memory(
     has_text: bool,
     row_estimate: float,
     block_rows: int,
+    reading: int = 0,
 ) -> MemoryPlan:
     """Divide the budget; kernels are loaded, so that what is resident now is the base.
 
@@ -64,6 +65,8 @@ def plan_memory(
     row_estimate : float
         Rows of all sources.
     block_rows : int
+    reading : int
+        What the source needs to decode beside the pieces.
 
     Raises
     ------
@@ -78,14 +81,16 @@ def plan_memory(
         return max_cells * 16 + rows * _ROW_BYTES
 
     def parts(threads: int, cells: int, tables: int, part: int) -> dict[str, int]:
-        reading = (threads + 1) * BUFFER_BYTES + threads * worker(cells) + tables
+        pieces = (threads + 1) * BUFFER_BYTES + reading
+        splitting = pieces + threads * worker(cells) + tables
         writing = 2 * part + writers + tables // 4
         return {
             "interpreter and compiled kernels": base,
-            "pieces of text": (threads + 1) * BUFFER_BYTES,
+            "pieces of rows": (threads + 1) * BUFFER_BYTES,
+            **({"decoding of the source": reading} if reading else {}),
             "threads": threads * worker(cells),
-            "category tables and shuffle": max(reading, writing)
-            - (threads + 1) * BUFFER_BYTES
+            "category tables and shuffle": max(splitting, writing)
+            - pieces
             - threads * worker(cells),
         }
 
@@ -106,7 +111,7 @@ def plan_memory(
     wanted = _GOOD_TABLES if has_text else 0
     while cells > _MIN_CELLS and sum(parts(n_threads, cells, wanted, _MIN_PART).values()) > budget:
         cells //= 2
-    free = budget - base - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
+    free = budget - base - reading - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
     # A table's arrays double: for a moment the old one and the new are there.
     tables = max(least_tables, free * 2 // 3) if has_text else 0
     part = min(max((budget - base - writers - tables // 4) // 3, _MIN_PART), _MAX_PART)

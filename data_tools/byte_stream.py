@@ -9,6 +9,7 @@ import codecs
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -196,8 +197,14 @@ class ByteStream:
         self.close()
 
 
-def spool_stdin(path: Path) -> SourceEnd:
+def spool_stdin(path: Path, *, as_it_is: Callable[[bytes], bool] = lambda _: False) -> SourceEnd:
     """Copy standard input to a file, compressed, so that it can be read twice.
+
+    Parameters
+    ----------
+    path : Path
+    as_it_is : callable
+        Whether a file that begins with some bytes must not be compressed.
 
     Raises
     ------
@@ -211,7 +218,8 @@ def spool_stdin(path: Path) -> SourceEnd:
         head = stream.read(_DECODE_BYTES)
         with pa.OSFile(str(path), "wb") as file:
             # What comes compressed stays as it is.
-            sink = file if compression_of(head) else pa.CompressedOutputStream(file, "lz4")
+            plain = compression_of(head) or as_it_is(head)
+            sink = file if plain else pa.CompressedOutputStream(file, "lz4")
             while head:
                 sink.write(head)
                 digest.update(head)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from data_tools.options import IngestOptions
+from data_tools.source import Field, names_of
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
 
@@ -23,7 +24,7 @@ class Roles:
     features: tuple[str, ...]
 
 
-def find_column(name: str, columns: Sequence[str], *, header: bool, option: str) -> str:
+def find_column(name: str, columns: Sequence[str], *, positional: bool, option: str) -> str:
     """Return the column that an option names.
 
     Raises
@@ -34,43 +35,67 @@ def find_column(name: str, columns: Sequence[str], *, header: bool, option: str)
     if name in columns:
         return name
     if (
-        not header
+        positional
         and name.startswith("-")
         and name[1:].isdigit()
         and 0 < int(name[1:]) <= len(columns)
     ):
         return columns[int(name)]
     what = f"no column {name!r}{nearest(name, columns)}"
-    if not header:
-        raise SchemaError(
-            what, where=option, remedy=f"columns are numbered 0 to {len(columns) - 1}"
-        )
+    if positional:
+        n = sum(column.isdigit() for column in columns)
+        raise SchemaError(what, where=option, remedy=f"columns are numbered 0 to {n - 1}")
     shown = ", ".join(repr(c) for c in columns[:12]) + (", ..." if len(columns) > 12 else "")
     raise SchemaError(what, where=option, remedy=f"the columns are {shown}")
 
 
-def resolve_roles(options: IngestOptions, columns: Sequence[str]) -> Roles:
+def resolve_roles(
+    options: IngestOptions,
+    fields: Sequence[Field],
+    *,
+    positional: bool,
+    parts: Collection[str] = (),
+    hidden: Collection[str] = (),
+) -> Roles:
     """Check every column that the options name.
+
+    Parameters
+    ----------
+    options : IngestOptions
+    fields : sequence of Field
+    positional : bool
+        Whether their names are positions, which may count from the end.
+    parts : collection of str
+        What a column may yet become: options may name `column.part` too.
+    hidden : collection of str
+        Columns that are no fields any more, by which rows may be split all the same.
 
     Raises
     ------
     SchemaError
-        If a column is not there, plays two roles, or no feature is left.
+        If a column is not there, plays two roles, is of no use to a model, or
+        no feature is left.
     """
+    columns = names_of(fields)
 
     def one(name: str | None, option: str) -> str | None:
         return (
             None
             if name is None
-            else find_column(name, columns, header=options.header, option=option)
+            else find_column(name, columns, positional=positional, option=option)
         )
 
     def several(names: Collection[str], option: str) -> frozenset[str]:
+        later = {n for n in names if n not in columns and n.rpartition(".")[2] in parts}
+        for name in later:
+            find_column(name.rpartition(".")[0], columns, positional=positional, option=option)
         return frozenset(
-            find_column(n, columns, header=options.header, option=option) for n in names
+            find_column(n, columns, positional=positional, option=option)
+            for n in names
+            if n not in later
         )
 
-    target = find_column(options.target, columns, header=options.header, option="--target")
+    target = find_column(options.target, columns, positional=positional, option="--target")
     weight, exposure = one(options.weight, "--weight"), one(options.exposure, "--exposure")
     numeric = several(options.numeric, "--numeric")
     categorical = several(options.categorical, "--categorical")
@@ -89,11 +114,20 @@ def resolve_roles(options: IngestOptions, columns: Sequence[str]) -> Roles:
     features = tuple(c for c in columns if c not in drop and c not in others)
     if not features:
         raise SchemaError("no feature is left beside the target", where="--target")
+    for field in fields:
+        if field.kind == "other" and field.name not in drop:
+            raise SchemaError(
+                f"is {field.told}, expected numbers, text or times",
+                where=f"column {field.name!r}",
+                remedy=f"leave it out with --drop {field.name}",
+            )
     return Roles(
         target=target,
         weight=weight,
         exposure=exposure,
-        split_by=one(options.split_by, "--split-by"),
+        split_by=options.split_by
+        if options.split_by in hidden
+        else one(options.split_by, "--split-by"),
         numeric=numeric,
         categorical=categorical,
         features=features,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.byte_stream import ByteStream
-from data_tools.source import (
-    PIECE_BYTES,
-    Piece,
-    PieceBuffer,
-    Records,
-    Rejection,
-    SourceEnd,
-)
-from streamtrain.errors import NoInputError, SourceError
+from data_tools.source import Field, Piece, Records, Rejection, SourceEnd, names_of
+from data_tools.text_source import TEXT_BYTES, TextSource
+from streamtrain.errors import SourceError
 from streamtrain.kernels import csv_rows
 from streamtrain.store.string_table import TextCells
 
-MAX_RECORD_BYTES = 2 << 20
-TEXT_BYTES = PIECE_BYTES + MAX_RECORD_BYTES
-BUFFER_BYTES = 2 * TEXT_BYTES + 64
-"""A piece with what was carried over, and as much again for rewritten fields."""
-_HEAD_BYTES = 1 << 20
-_SAMPLE_BYTES = 64 << 10
 _DELIMITERS = ",\t;|"
-_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
 _REASONS = {
     csv_rows.UNCLOSED: "unclosed quote",
     csv_rows.NUL: "NUL byte",
@@ -124,88 +109,36 @@ class CsvSplitter:
         return f"{n} field{'s' if n != 1 else ''}, expected {len(self._slots)}"
 
 
-class CsvSource:
-    """One CSV file.
+class CsvSource(TextSource):
+    """One CSV file; parameters and errors are those of `TextSource`.
 
     Parameters
     ----------
-    path : Path
-    name : str
-        As the user gave it.
     options : CsvOptions
-    ending : SourceEnd or None
-        Size and digest, where they are known already (spooled standard input).
-
-    Raises
-    ------
-    NoInputError
-        If there is no such file.
-    SourceError
-        If it is empty, has no rows, or its header cannot be used.
     """
+
+    hint = "check that it is CSV, and its --delimiter and quotes"
 
     def __init__(
         self, path: Path, name: str, options: CsvOptions, *, ending: SourceEnd | None = None
     ) -> None:
-        self._path = path
-        self._name = name
         self._options = options
-        self._ending = ending
-        try:
-            self._stored_bytes = path.stat().st_size
-        except OSError as error:
-            raise NoInputError("no such file", where=name) from error
-        with self._open() as stream:
-            self._codec = stream.codec
-            head = np.zeros(_HEAD_BYTES + 64, np.uint8)
-            n = stream.readinto(head.data[:_HEAD_BYTES])
-            self._expansion = max(n / max(stream.n_bytes, 1), 1.0) if self._codec else 1.0
-            if self._codec and n == _HEAD_BYTES:
-                self._expansion = max(self._expansion, 4.0)
-        self._read_head(head, n)
+        self.positional = not options.header
+        super().__init__(path, name, encoding=options.encoding, ending=ending)
 
-    def _open(self) -> ByteStream:
-        return ByteStream(self._path, self._name, encoding=self._options.encoding)
-
-    def _read_head(self, head: npt.NDArray[np.uint8], n: int) -> None:
-        text = head[:n].tobytes()
-        if self._options.encoding == "utf-8" and text.startswith(_WIDE_BOMS):
-            raise SourceError(
-                "UTF-16 or UTF-32 text, expected UTF-8",
-                where=self._name,
-                remedy="give --encoding utf-16 (or utf-32)",
-            )
-        begin = 3 if text.startswith(b"\xef\xbb\xbf") else 0
-        if not text[begin:].strip(b"\r\n"):
-            raise SourceError("empty, expected rows", where=self._name)
-        self._header_lines = self._header_blank = 0
-        while text[begin : begin + 1] in {b"\r", b"\n"}:
-            self._header_lines += 1
-            self._header_blank += 1
-            begin = csv_rows.next_line(head, begin, n)
+    def _read_head(self, head: npt.NDArray[np.uint8], begin: int, n: int) -> tuple[Field, ...]:
         line_end = csv_rows.next_line(head, begin, n)
-        self.delimiter = self._options.delimiter or _sniff(text[begin:line_end])
+        self.delimiter = self._options.delimiter or _sniff(head[begin:line_end].tobytes())
         names, after = self._first_record(head, begin, n)
-        if self._options.header:
-            self._header_lines += sum(
-                1
-                for i in range(begin, after)
-                if head[i] == 10 or (head[i] == 13 and head[i + 1] != 10)
-            )
-            begin = after
-            if not text[begin:].strip(b"\r\n"):
-                raise SourceError("a header and no rows", where=self._name)
-            self._columns = tuple(name or str(i) for i, name in enumerate(names))
-            seen = sorted({c for c in self._columns if self._columns.count(c) > 1})
-            if seen:
-                raise SourceError(
-                    f"the column name {seen[0]!r} occurs twice",
-                    where=self._name,
-                    remedy="rename one, or give --no-header and take columns by position",
-                )
-        else:
-            self._columns = tuple(str(i) for i in range(len(names)))
-        self._body = begin
+        if not self._options.header:
+            return tuple(Field(str(i)) for i in range(len(names)))
+        self._header_lines += sum(
+            1 for i in range(begin, after) if head[i] == 10 or (head[i] == 13 and head[i + 1] != 10)
+        )
+        self._body = after
+        if not head[after:n].tobytes().strip(b"\r\n"):
+            raise SourceError("a header and no rows", where=self._name)
+        return tuple(Field(name or str(i)) for i, name in enumerate(names))
 
     def _first_record(
         self, head: npt.NDArray[np.uint8], begin: int, n: int
@@ -236,110 +169,17 @@ class CsvSource:
         ]
         return names, int(after)
 
-    @property
-    def name(self) -> str:
-        """As the user gave it."""
-        return self._name
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Names from the header, or positions."""
-        return self._columns
-
-    @property
-    def n_bytes(self) -> int:
-        """Size as stored."""
-        return self._ending.n_bytes if self._ending else self._stored_bytes
-
-    @property
-    def header_blank(self) -> int:
-        """Blank lines before the header or the first row."""
-        return self._header_blank
-
-    def expansion(self) -> float:
-        """Return decoded bytes for each stored byte, roughly."""
-        return self._expansion
-
-    def pieces(self, index: int, take: Callable[[], PieceBuffer]) -> Iterator[Piece]:
-        """Yield the text in order, cut after complete records.
-
-        Raises
-        ------
-        SourceError
-            If a record has no end within 2 MiB, or the file is damaged.
-        """
-        with self._open() as stream:
-            carry = b""
-            begin, first_line = self._body, self._header_lines
-            final = False
-            while not final:
-                buffer = take()
-                data = buffer.data
-                view = data.data
-                n = len(carry)
-                view[:n] = carry
-                n += stream.readinto(view[n : n + PIECE_BYTES])
-                final = n < len(carry) + PIECE_BYTES
-                cut = n if final else self._cut(data, begin, n)
-                carry = bytes(view[cut:n])
-                if len(carry) > MAX_RECORD_BYTES:
-                    raise SourceError(
-                        f"a row has no end within {MAX_RECORD_BYTES:,} bytes",
-                        where=self._name,
-                        remedy="check that it is CSV, and its --delimiter and quotes",
-                    )
-                stored = self._stored(stream.n_bytes)
-                yield Piece(index, buffer, begin, cut, stored, first_line)
-                begin = first_line = 0
-            self._ended = stream.end()
-
-    def _stored(self, n_bytes: int) -> int:
-        if self._ending is None:
-            return n_bytes
-        return int(n_bytes * self._ending.n_bytes / max(self._stored_bytes, 1))
-
     def _cut(self, data: npt.NDArray[np.uint8], begin: int, n: int) -> int:
         plain = csv_rows.last_line_end(data, begin, n)
         if plain > begin:
             return int(plain)
         return int(csv_rows.last_record_end(data, begin, n, ord(self.delimiter)))
 
-    def end(self) -> SourceEnd:
-        """Return size and digest, after `pieces` is exhausted."""
-        return self._ending or self._ended
-
     def splitter(self, wanted: Sequence[str], *, max_cells: int) -> CsvSplitter:
         """Return a splitter that keeps the wanted columns, in that order."""
-        positions = [self._columns.index(name) for name in wanted]
-        return CsvSplitter(len(self._columns), positions, self.delimiter, max_cells=max_cells)
-
-    def sample(self, wanted: Sequence[str], *, n_places: int) -> Iterator[Records]:
-        """Yield records from evenly spread places; compressed files give their head.
-
-        A place in the middle may lie inside a quoted field: one where any
-        record is malformed tells nothing, and is left out.
-        """
-        splitter = self.splitter(wanted, max_cells=PIECE_BYTES // 8)
-        buffer = PieceBuffer(BUFFER_BYTES)
-        whole = self._stored_bytes <= PIECE_BYTES
-        if whole or self._codec or self._options.encoding != "utf-8":
-            with self._open() as stream:
-                n = stream.readinto(buffer.data.data[:PIECE_BYTES])
-            end = n if n < PIECE_BYTES else self._cut(buffer.data, self._body, n)
-            yield from splitter.split(Piece(0, buffer, self._body, end, 0))
-            return
-        last = max(self._stored_bytes - _SAMPLE_BYTES, self._body)
-        with self._path.open("rb", buffering=0) as file:
-            for place in range(n_places):
-                offset = self._body + (last - self._body) * place // max(n_places - 1, 1)
-                n = os.preadv(file.fileno(), [buffer.data.data[:_SAMPLE_BYTES]], offset)
-                begin = 0 if place == 0 else csv_rows.next_line(buffer.data, 0, n)
-                cut = buffer.data[:n].tobytes().rfind(b"\n") + 1
-                if cut <= begin:
-                    continue
-                for records in splitter.split(Piece(0, buffer, begin, cut, 0)):
-                    if place == 0 or not records.rejections:
-                        yield records
+        names = names_of(self._fields)
+        positions = [names.index(name) for name in wanted]
+        return CsvSplitter(len(names), positions, self.delimiter, max_cells=max_cells)
 
 
 def _sniff(line: bytes) -> str:

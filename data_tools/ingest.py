@@ -8,15 +8,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import xxhash
 
 from data_tools.budget import MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
-from data_tools.columns import ColumnPlan, Roles, plan_columns, resolve_roles
-from data_tools.csv_source import CsvOptions
-from data_tools.infer import infer_numbers
+from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions
 from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
@@ -24,7 +23,6 @@ from data_tools.pass_two import PassTwoResult, Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
 from data_tools.source import Source
-from data_tools.sources import open_sources
 from data_tools.target import Task, decide_task
 from data_tools.warm_up import warm_up
 from streamtrain import durable, memory
@@ -133,56 +131,44 @@ class _Ingest:
 
     def run(self) -> tuple[Manifest, PassOneResult]:
         options = self._options
-        dialect = CsvOptions(options.delimiter, options.header, check_encoding(options.encoding))
-        sources = open_sources(
-            options.sources, dialect, spool=self._staging / "stdin", out=self._out
-        )
-        roles = resolve_roles(options, sources[0].columns)
+        inputs = Inputs(options, staging=self._staging, out=self._out)
         missing = MissingTexts(options.missing)
-        is_number, record_bytes = infer_numbers(sources, roles, missing)
         while True:
-            columns = plan_columns(roles, is_number)
-            plan = self._plan(sources, columns, record_bytes)
+            plan = self._plan(inputs)
             try:
-                first, partitions = self._pass_one(sources, roles, columns, missing, plan)
+                first, partitions = self._pass_one(inputs, missing, plan)
                 break
             except NotNumbersError as error:
-                for name in error.columns:
-                    is_number[name] = False
-                names = ", ".join(repr(name) for name in error.columns)
+                names = ", ".join(repr(name) for name in inputs.demote(error.columns))
                 self._listen(f"{names}: not numbers after all, read again as categories")
                 shutil.rmtree(self._folder)
                 shutil.rmtree(self._staging / "partitions")
         if first.n_written == 0:
+            if not any(count.read for count in first.counts):
+                raise SourceError("empty, expected rows", where=inputs.sources[0].name)
             raise SourceError(
                 f"no row can be used: {self._first_reject}",
-                where=sources[0].name,
+                where=inputs.sources[0].name,
                 remedy="check --delimiter, --no-header, --encoding and --target",
             )
-        return self._pass_two(sources, columns, plan, first, partitions), first
+        return self._pass_two(inputs, plan, first, partitions), first
 
-    def _plan(
-        self, sources: Sequence[Source], columns: ColumnPlan, record_bytes: float
-    ) -> MemoryPlan:
-        text_bytes = sum(source.n_bytes * source.expansion() for source in sources)
-        budget = self._options.memory or memory.default_budget()
+    def _plan(self, inputs: Inputs) -> MemoryPlan:
+        columns = inputs.columns
         return plan_memory(
-            budget,
+            self._options.memory or memory.default_budget(),
             n_threads=self._options.threads or len(os.sched_getaffinity(0)),
             n_columns=len(columns.stored),
             has_text=bool(columns.text),
-            row_estimate=text_bytes / max(record_bytes, 1.0),
+            row_estimate=inputs.estimate_rows(),
             block_rows=self._block_rows,
+            reading=inputs.reading_bytes(),
         )
 
     def _pass_one(
-        self,
-        sources: Sequence[Source],
-        roles: Roles,
-        columns: ColumnPlan,
-        missing: MissingTexts,
-        plan: MemoryPlan,
+        self, inputs: Inputs, missing: MissingTexts, plan: MemoryPlan
     ) -> tuple[PassOneResult, Partitions]:
+        roles, columns = inputs.roles, inputs.columns
         options = self._options
         self._folder.mkdir()
         rejects = RejectFile(self._folder / _REJECTED, fail=options.on_bad_row == "fail")
@@ -203,7 +189,7 @@ class _Ingest:
         declared = {*roles.numeric, *(n for n in (roles.weight, roles.exposure) if n)}
         try:
             first = PassOne(
-                sources,
+                inputs.sources,
                 columns,
                 declared=frozenset(declared),
                 missing=missing,
@@ -220,13 +206,9 @@ class _Ingest:
         return first, partitions
 
     def _pass_two(
-        self,
-        sources: Sequence[Source],
-        columns: ColumnPlan,
-        plan: MemoryPlan,
-        first: PassOneResult,
-        partitions: Partitions,
+        self, inputs: Inputs, plan: MemoryPlan, first: PassOneResult, partitions: Partitions
     ) -> Manifest:
+        sources, columns = inputs.sources, inputs.columns
         options = self._options
         task = decide_task(
             first.target, columns.target, is_text=columns.target_is_text, positive=options.positive
@@ -284,7 +266,7 @@ class _Ingest:
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             format="parquet",
-            schema=self._schema(sources, columns, task, first, second, digests),
+            schema=self._schema(inputs, task, first, second, digests),
             splits=second.shards,
             sources=entries,
             files=files,
@@ -323,13 +305,13 @@ class _Ingest:
 
     def _schema(
         self,
-        sources: Sequence[Source],
-        columns: ColumnPlan,
+        inputs: Inputs,
         task: Task,
         first: PassOneResult,
         second: PassTwoResult,
         digests: Sequence[tuple[int, str]],
     ) -> Schema:
+        sources, columns = inputs.sources, inputs.columns
         found: dict[str, Column] = {}
         stats: list[NumericStatistics] = [
             second.moments.statistics(c, second.sample)
@@ -347,6 +329,9 @@ class _Ingest:
                 missing=int(second.missing[f]),
                 rare=int(second.rare[f]),
             )
+        for name, (date_of, part) in inputs.date_parts.items():
+            if name in found:
+                found[name] = msgspec.structs.replace(found[name], date_of=date_of, part=part)
         rest = iter(stats[len(columns.numeric) :])
         target = Target(
             name=columns.target,
@@ -359,14 +344,14 @@ class _Ingest:
             run_length=first.target.run_length,
         )
         return Schema(
-            columns=tuple(found[name] for name in sources[0].columns if name in found),
+            columns=tuple(found[f.name] for f in sources[0].fields if f.name in found),
             target=target,
             weight=columns.weight,
             weight_statistics=next(rest) if columns.weight is not None else None,
             exposure=columns.exposure,
             exposure_statistics=next(rest) if columns.exposure is not None else None,
             missing=self._options.missing,
-            header=self._options.header,
+            header=not sources[0].positional,
             delimiter=sources[0].delimiter,
         )
 

@@ -8,10 +8,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.cells import as_text, fault, read_numbers
 from data_tools.columns import ColumnPlan
 from data_tools.source import Records
 from streamtrain.kernels import numbers
-from streamtrain.store.string_table import MissingTexts, parse_cells
+from streamtrain.store.string_table import MissingTexts
 
 
 class Scratch(Protocol):
@@ -84,11 +85,11 @@ def judge(
     span = None
     values, status = scratch.values[:n], scratch.status[:n]
     for c in columns.numbers:
-        ok, wrong, infinite = parse_cells(records.cells[c], usable, missing, values, status)
+        ok, wrong, infinite = read_numbers(records.cells[c], usable, missing, values, status)
         bad[c], present[c] = wrong, ok + wrong + infinite
         if wrong or infinite:
             for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
-                what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
+                what = fault(records.cells[c], status[i])
                 reasons.setdefault(int(i), f"{names[c]}: {what}")
         if c >= target:
             what = "missing target" if c == target else f"missing {names[c]}"
@@ -105,7 +106,7 @@ def judge(
         if c == target:
             span = _span(values[usable != 0], stored[c].view(np.float32)[usable != 0])
     if columns.target_is_text:
-        cells = records.cells[target]
+        cells = as_text(records.cells[target])
         for i in np.flatnonzero(missing.find(cells) & (usable != 0)):
             reasons.setdefault(int(i), "missing target")
     if not reasons:

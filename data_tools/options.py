@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from streamtrain.store.dates import PARTS
 from streamtrain.store.schema import DEFAULT_MISSING
 
 
@@ -15,8 +16,9 @@ class IngestOptions:
 
     Parameters
     ----------
-    sources : tuple of str
-        Files, globs, or ``-`` for standard input.
+    sources : tuple
+        Files, directories, patterns, ``-`` for standard input, or objects with
+        ``__arrow_c_stream__`` (an Arrow table, a Polars or pandas frame, a reader).
     out : Path
         The dataset to write.
     target : str
@@ -56,9 +58,20 @@ class IngestOptions:
         None is the cores this process may use. Changes speed alone.
     seed : int
     overwrite : bool
+    kind : str or None
+        Of every source, one of `data_tools.kinds.KINDS`; None tells it by first
+        bytes and name.
+    target_file : Path or None
+        A .npy with the target of a .npy source; it becomes the column "target".
+    svm_width : int or None
+        Columns of libsvm, 1 to this; None finds the greatest index.
+    sql : str or None
+        A query for DuckDB in place of sources.
+    date_parts : tuple of str
+        Which parts of times become columns; none leaves times as categories.
     """
 
-    sources: tuple[str, ...]
+    sources: tuple[Any, ...]
     out: Path
     target: str
     splits: dict[str, float] = field(default_factory=lambda: {"valid": 0.1, "test": 0.1})
@@ -82,3 +95,8 @@ class IngestOptions:
     threads: int | None = None
     seed: int = 0
     overwrite: bool = False
+    kind: str | None = None
+    target_file: Path | None = None
+    svm_width: int | None = None
+    sql: str | None = None
+    date_parts: tuple[str, ...] = PARTS

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.budget import MemoryPlan
+from data_tools.cells import Cells, as_text
 from data_tools.columns import ColumnPlan
-from data_tools.csv_source import BUFFER_BYTES
 from data_tools.infer import MAX_BAD_SHARE
 from data_tools.judge import Judged, judge
 from data_tools.partitions import Partitions
@@ -22,9 +22,10 @@ from data_tools.rejects import RejectFile
 from data_tools.report import Progress
 from data_tools.source import Piece, PieceBuffer, Records, Source
 from data_tools.target import TargetCounter
+from data_tools.text_source import BUFFER_BYTES
 from data_tools.turnstile import AbandonedError, Turnstile
 from streamtrain.kernels import packing, strings
-from streamtrain.store.string_table import MissingTexts, StringTable, TextCells
+from streamtrain.store.string_table import MissingTexts, StringTable
 
 _EARLY_FAILURES = 1000
 _MIN_PRUNED = 1024
@@ -185,7 +186,7 @@ class PassOne:
         total = sum(source.n_bytes for source in self._sources)
         index = before = 0
         for s, source in enumerate(self._sources):
-            for piece in source.pieces(s, free.get):
+            for piece in source.pieces(s, free.get, self._columns.wanted):
                 work.put((index, piece))
                 index += 1
                 if self._failures:
@@ -228,7 +229,7 @@ class PassOne:
         picks = np.flatnonzero(judged.good)
         hashes = None
         if self._columns.split_by is not None:
-            cells = records.cells[self._columns.wanted.index(self._columns.split_by)]
+            cells = as_text(records.cells[self._columns.wanted.index(self._columns.split_by)])
             hashes = np.empty(n, np.uint64)
             strings.hash_cells(cells.data, cells.starts, cells.stops, hashes)
 
@@ -252,7 +253,7 @@ class PassOne:
         for f, table in enumerate(self._tables):
             self._turns.wait(1 + f, turn)
             at = first_text + f
-            table.intern(records.cells[at], use, self._missing, stored[at])
+            table.intern(as_text(records.cells[at]), use, self._missing, stored[at])
             if records.is_last:
                 self._turns.advance(1 + f)
         self._turns.wait(self._target_lane, turn)
@@ -265,7 +266,7 @@ class PassOne:
 
     def _count_target(
         self,
-        cells: Sequence[TextCells],
+        cells: Sequence[Cells],
         stored: npt.NDArray[np.int32],
         use: npt.NDArray[np.uint8],
         picks: npt.NDArray[np.int64],
@@ -274,7 +275,7 @@ class PassOne:
         at = len(self._columns.numeric) + len(self._columns.categorical)
         if self._columns.target_is_text:
             if len(counter.table) <= 1_000_000:  # far too many already: refused at the end
-                counter.table.intern(cells[at], use, self._missing, stored[at])
+                counter.table.intern(as_text(cells[at]), use, self._missing, stored[at])
             counter.update_runs(stored[at, picks])
             return
         values = stored[at, picks]
@@ -287,10 +288,10 @@ class PassOne:
         count = self.result.counts[piece.source]
         count.lines += piece.first_line
         if judged.reasons:
-            source = self._sources[piece.source].name
+            source = self._sources[piece.source]
             for i, reason in sorted(judged.reasons.items()):
                 line = count.lines + int(records.lines[i]) + 1
-                self._rejects.add(source, line, reason, records.text(i))
+                self._rejects.add(source.name, line, reason, records.text(i), unit=source.unit)
                 self.result.reasons[_reason_kind(reason)] += 1
         n = records.n_records
         count.lines += records.n_lines

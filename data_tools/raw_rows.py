@@ -16,17 +16,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.byte_stream import check_encoding
-from data_tools.csv_source import BUFFER_BYTES, CsvOptions
-from data_tools.source import Piece, PieceBuffer, Records, Source
-from data_tools.sources import open_sources
+from data_tools.cells import as_text, fault, read_numbers, strings_of
+from data_tools.csv_source import CsvOptions
+from data_tools.dates import DatedSource
+from data_tools.kinds import SourceOptions
+from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
+from data_tools.sources import missing_text, open_sources
+from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
-from streamtrain.kernels import numbers, strings
+from streamtrain.kernels import numbers
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
 from streamtrain.store.shards import as_arrow
-from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
+from streamtrain.store.string_table import MissingTexts
 
 _MAX_CELLS = 1 << 18
 
@@ -48,7 +52,8 @@ class RawRows:
         Why each other record is bad, by its position.
     source : str
     lines : (n_records,) int64
-        Physical line of each record, from 1.
+        Physical line of each record, from 1; of a source that is no text its row.
+    unit : {"line", "row"}
     """
 
     batch: pa.RecordBatch
@@ -57,6 +62,7 @@ class RawRows:
     reasons: dict[int, str]
     source: str
     lines: npt.NDArray[np.int64]
+    unit: str = "line"
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class EncodedPiece:
     reasons: dict[int, str]
     source: str
     lines: npt.NDArray[np.int64]
+    unit: str = "line"
 
 
 def read_encoded(
@@ -83,7 +90,7 @@ def read_encoded(
     for raw in read_raw(sources, encoder.schema, threads=threads, memory=memory, encoding=encoding):
         yield EncodedPiece(
             encoder.encode(raw.batch), raw.n_records, raw.ordinals_within_batch, raw.reasons,
-            raw.source, raw.lines,
+            raw.source, raw.lines, raw.unit,
         )  # fmt: skip
 
 
@@ -94,8 +101,9 @@ def read_raw(
     threads: int = 0,
     memory: int | None = None,
     encoding: str = "utf-8",
+    kind: str | None = None,
 ) -> Iterator[RawRows]:
-    """Yield the records of raw files in order, with the columns that a schema names.
+    """Yield the records of sources in order, with the columns that a schema names.
 
     Target, weight and exposure are there if every source has them. A record
     with a feature that is not a number where one is expected is bad; a target,
@@ -104,13 +112,15 @@ def read_raw(
     Parameters
     ----------
     sources : sequence of str
-        Files, globs, ``-``.
+        Files of any kind, directories, patterns, ``-``.
     schema : Schema
     threads : int
         Parse this many pieces at once, 0 one for each core; changes speed alone.
     memory : int or None
         Budget of the whole process in bytes.
     encoding : str
+    kind : str or None
+        Of the sources, where their names and first bytes do not tell.
 
     Raises
     ------
@@ -121,40 +131,66 @@ def read_raw(
     BudgetError
         If the budget cannot hold one thread's work.
     """
-    threads = _fit(threads or len(os.sched_getaffinity(0)), memory)
     dialect = CsvOptions(schema.delimiter or None, schema.header, check_encoding(encoding))
     with contextlib.ExitStack() as stack:
         spool = Path("stdin")
         if "-" in sources:
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stdin"
-        opened = open_sources(sources, dialect, spool=spool)
+        wanted = SourceOptions(
+            csv=dialect,
+            null=missing_text(schema.missing),
+            kind=kind,
+            strict=False,
+            svm_at_least=_width(schema),
+        )
+        opened = open_sources(sources, wanted, spool=spool)
+        dated = dates_of(schema)
+        if dated:
+            missing = MissingTexts(schema.missing)
+            opened = [DatedSource(source, dated, missing) for source in opened]
         reader = _Reader(opened, schema)
-        yield from reader.read(threads)
+        wished = threads or len(os.sched_getaffinity(0))
+        yield from reader.read(_fit(wished, memory, reader.reading_bytes()))
 
 
-def _fit(threads: int, budget: int | None) -> int:
+def _width(schema: Schema) -> int:
+    """Return the greatest index among columns of libsvm: a line leaves out what is 0."""
+    return max((int(c.name) for c in schema.columns if c.name.isdecimal()), default=0)
+
+
+def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
+    """Return the parts of each column of times that a schema uses."""
+    found: dict[str, tuple[str, ...]] = {}
+    for column in schema.columns:
+        if column.date_of and column.part:
+            found[column.date_of] = (*found.get(column.date_of, ()), column.part)
+    return found
+
+
+def _fit(threads: int, budget: int | None, reading: int) -> int:
     if budget is None:
         return threads
     one = 2 * BUFFER_BYTES + 24 * _MAX_CELLS
     base = process_memory.resident_bytes()
     process_memory.require(
         budget,
-        {"process so far": base, "pieces of text": one},
+        {"process so far": base, "pieces of rows": one, "decoding of the source": reading},
         remedy="raise --memory",
         what="reading raw rows",
     )
-    return max(1, min(threads, (budget - base) // (2 * one)))
+    return max(1, min(threads, (budget - base - reading) // (2 * one)))
 
 
 class _Reader:
     def __init__(self, sources: Sequence[Source], schema: Schema) -> None:
         self._sources = sources
         self._missing = MissingTexts(schema.missing)
-        found = sources[0].columns
+        found = names_of(sources[0].fields)
         for column in schema.columns:
             if column.name not in found:
+                name = column.date_of or column.name
                 raise SchemaError(
-                    f"no column {column.name!r}{nearest(column.name, found)}",
+                    f"no column {name!r}{nearest(name, found)}",
                     where=sources[0].name,
                     remedy="score rows with the columns of training",
                 )
@@ -169,6 +205,10 @@ class _Reader:
             self._text.append(target)
         self._wanted = [*self._numeric, *self._lenient, *self._text]
 
+    def reading_bytes(self) -> int:
+        """Return what decoding the largest source takes."""
+        return max(self._sources, key=lambda s: s.n_bytes).reading_bytes(self._wanted)
+
     def read(self, threads: int) -> Iterator[RawRows]:
         free: SimpleQueue[PieceBuffer] = SimpleQueue()
         for _ in range(threads):
@@ -177,7 +217,7 @@ class _Reader:
             for s, source in enumerate(self._sources):
                 line = 0
                 waiting: list[tuple[Piece, Future[list[RawRows]]]] = []
-                pieces = source.pieces(s, free.get)
+                pieces = source.pieces(s, free.get, self._wanted)
                 more = True
                 while more or waiting:
                     # Never ask for a buffer that only this loop could give back.
@@ -196,7 +236,7 @@ class _Reader:
                     for raw in rows:
                         yield RawRows(
                             raw.batch, raw.n_records, raw.ordinals_within_batch, raw.reasons,
-                            raw.source, raw.lines[:-1] + line + 1,
+                            raw.source, raw.lines[:-1] + line + 1, source.unit,
                         )  # fmt: skip
                         line += int(raw.lines[-1])
 
@@ -212,24 +252,16 @@ class _Reader:
         n_numbers = len(self._numeric) + len(self._lenient)
         for c in range(n_numbers):
             values = np.empty(n)
-            parse_cells(records.cells[c], records.good, self._missing, values, status)
+            read_numbers(records.cells[c], records.good, self._missing, values, status)
             columns.append(values)
             if c < len(self._numeric):
                 for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
-                    what = "not a number" if status[i] == numbers.NOT_A_NUMBER else "not finite"
+                    what = fault(records.cells[c], status[i])
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
         arrays = [as_arrow(values[good]) for values in columns]
-        arrays += [_as_strings(cells, good) for cells in records.cells[n_numbers:]]
+        arrays += [strings_of(as_text(cells), good) for cells in records.cells[n_numbers:]]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)
         batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)
         return RawRows(batch, n, good, reasons, source, lines)
-
-
-def _as_strings(cells: TextCells, picks: npt.NDArray[np.int64]) -> pa.Array:
-    starts, stops = cells.starts[picks], cells.stops[picks]
-    offsets = np.zeros(len(picks) + 1, np.int32)
-    data = np.empty(int((stops - starts).sum()), np.uint8)
-    strings.copy_cells(cells.data, starts, stops, offsets, data)
-    return pa.StringArray.from_buffers(len(picks), pa.py_buffer(offsets), pa.py_buffer(data))

@@ -27,8 +27,18 @@ class RejectFile:
         self._started = False
         self.first = ""
 
-    def add(self, source: str, line: int, reason: str, row: bytes) -> None:
+    def add(self, source: str, line: int, reason: str, row: bytes, *, unit: str = "line") -> None:
         """Add a row.
+
+        Parameters
+        ----------
+        source : str
+        line : int
+            From 1; of a source that is no text the row.
+        reason : str
+        row : bytes
+        unit : {"line", "row"}
+            What messages call the place.
 
         Raises
         ------
@@ -38,12 +48,12 @@ class RejectFile:
             If the disk is full or fails.
         """
         if not self.first:
-            self.first = f"line {line}: {reason}"
+            self.first = f"{unit} {line}: {reason}"
         if self._fail:
             remedy = "mend it, or leave out --on-bad-row fail to keep such rows apart"
             if reason == "not UTF-8":
                 remedy = "give --encoding latin-1 (or what it is), or leave out --on-bad-row fail"
-            raise SourceError(reason, where=f"{source}, line {line}", remedy=remedy)
+            raise SourceError(reason, where=f"{source}, {unit} {line}", remedy=remedy)
         self._pending += b"%s,%d,%s,%s\n" % (
             _quoted(source.encode("utf-8", "surrogateescape")),
             line,

@@ -1,24 +1,47 @@
 """What a source of rows is: the seam at which another kind of file is added.
 
-A source is opened by one row of the table in data_tools/sources.py. It knows
-its columns, gives its contents as pieces in order (one thread reads), and turns
+A source is opened by one row of the table in data_tools/kinds.py. It knows
+its fields, gives its contents as pieces in order (one thread reads), and turns
 a piece into records (any thread). Everything after that is the same for every
-kind of source.
+kind of source. Most sources need none of this: a file that some library gives as
+Arrow record batches is a `TableReader` (data_tools/table_source.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from streamtrain.store.string_table import TextCells
+from data_tools.cells import Cells
 
 PIECE_BYTES = 4 << 20
 """Text read at a time. A constant: results do not depend on the budget."""
+
+
+FieldKind = Literal["found", "number", "text", "time", "other"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column of a source.
+
+    Parameters
+    ----------
+    name : str
+    kind : {"found", "number", "text", "time", "other"}
+        What the source knows of it: numbers, text or times; text that may be
+        numbers, as a sample finds; or nothing that a model could use.
+    told : str
+        The type as the source calls it, for messages.
+    """
+
+    name: str
+    kind: FieldKind = "found"
+    told: str = "text"
 
 
 class PieceBuffer:
@@ -30,19 +53,23 @@ class PieceBuffer:
 
 @dataclass(frozen=True)
 class Piece:
-    """Complete records of one source, `begin` to `end` of a buffer.
+    """Complete records of one source, `begin` to `end` of a buffer or a batch of their own.
 
     Parameters
     ----------
     source : int
         Index of the source.
     buffer : PieceBuffer
+        To be given back when the piece is done; a batch leaves it untouched.
     begin, end : int
+        The text's bytes; of a batch 0 and its size.
     n_bytes : int
         Bytes of the source that are behind it, as stored: for progress.
     first_line : int
         Physical lines of the source before it, known for the first piece (the
         header's) and 0 for others.
+    batch : pa.RecordBatch or None
+        The records of a source that is no text.
     """
 
     source: int
@@ -51,6 +78,7 @@ class Piece:
     end: int
     n_bytes: int
     first_line: int = 0
+    batch: Any = None
 
 
 @dataclass(frozen=True)
@@ -69,24 +97,24 @@ class Records:
     ----------
     n_records : int
         Bad ones included, blank lines not.
-    cells : sequence of TextCells
+    cells : sequence of Cells
         One for each wanted column, n_records cells each; those of a bad record are empty.
     good : (n_records,) uint8
         0 for a record that cannot be split into fields.
     rejections : tuple of Rejection
         One for each such record.
     lines : (n_records,) int32
-        Physical line of each record, from 0 at the first of the batch.
+        Physical line (or row) of each record, from 0 at the first of the batch.
     n_lines, n_blank : int
         Physical lines and blank lines in the batch.
     text : callable
-        The bytes of a record, verbatim.
+        The bytes of a record, verbatim, or as JSON where the file is no text.
     is_last : bool
         Whether the piece has no more.
     """
 
     n_records: int
-    cells: Sequence[TextCells]
+    cells: Sequence[Cells]
     good: npt.NDArray[np.uint8]
     rejections: tuple[Rejection, ...]
     lines: npt.NDArray[np.int32]
@@ -121,8 +149,23 @@ class Source(Protocol):
         ...
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Names of the columns, or their positions."""
+    def fields(self) -> tuple[Field, ...]:
+        """The columns."""
+        ...
+
+    @property
+    def positional(self) -> bool:
+        """Whether the columns have no names but their positions."""
+        ...
+
+    @property
+    def unit(self) -> str:
+        """What places are counted in: "line" or "row", from 1."""
+        ...
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows, where the source knows."""
         ...
 
     @property
@@ -140,8 +183,10 @@ class Source(Protocol):
         """Of text, "" for other kinds."""
         ...
 
-    def pieces(self, index: int, take: Callable[[], PieceBuffer]) -> Iterator[Piece]:
-        """Yield the contents in order, each in a buffer from `take`."""
+    def pieces(
+        self, index: int, take: Callable[[], PieceBuffer], wanted: Sequence[str]
+    ) -> Iterator[Piece]:
+        """Yield the contents in order, each in a buffer from `take`, with the wanted columns."""
         ...
 
     def end(self) -> SourceEnd:
@@ -159,3 +204,12 @@ class Source(Protocol):
     def expansion(self) -> float:
         """Return decoded bytes for each stored byte, roughly."""
         ...
+
+    def reading_bytes(self, wanted: Sequence[str]) -> int:
+        """Return the memory that reading takes beside the pieces."""
+        ...
+
+
+def names_of(fields: Sequence[Field]) -> tuple[str, ...]:
+    """Return the names of fields."""
+    return tuple(field.name for field in fields)

@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_tools.cells import as_text
 from data_tools.csv_source import CsvSplitter
 from data_tools.partitions import ordinals_of
 from data_tools.source import Piece, PieceBuffer
 from data_tools.statistics import Moments
-from streamtrain.kernels import csv_rows, packing, strings
+from data_tools.svm_source import SvmSplitter
+from streamtrain.kernels import csv_rows, packing, strings, svm_rows
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
@@ -28,13 +30,14 @@ def warm_up() -> None:
     records = next(splitter.split(Piece(0, buffer, 0, len(text), 0)))
     n = records.n_records
     missing = MissingTexts(["", "?"])
-    parse_cells(records.cells[0], records.good, missing, np.empty(n), np.empty(n, np.uint8))
+    first = as_text(records.cells[0])
+    parse_cells(first, records.good, missing, np.empty(n), np.empty(n, np.uint8))
     strings_seen = StringTable()
     stored = np.zeros((2, n), np.int32)
-    strings_seen.intern(records.cells[1], records.good, missing, stored[0])
+    cells: TextCells = as_text(records.cells[1])
+    strings_seen.intern(cells, records.good, missing, stored[0])
     strings_seen.ranked(at_least=0, at_most=9)
     strings_seen.prune()
-    cells: TextCells = records.cells[1]
     missing.find(cells)
     ordinals, splits = np.arange(n, dtype=np.uint64), np.zeros(n, np.uint8)
     strings.hash_cells(cells.data, cells.starts, cells.stops, ordinals.copy())
@@ -48,6 +51,10 @@ def warm_up() -> None:
     ordinals_of(rows[:, :2].copy())
     packing.gather_columns(rows, np.arange(n), 0, n, stored, 0)
     Moments(2).update(stored.view(np.float32))
+    text = b"1 qid:1 1:2\n"
+    buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
+    svm_rows.scan_svm_rows(buffer.data, 0, len(text), np.zeros(5, np.int64))
+    next(SvmSplitter(["label", "1"], ["1"], max_cells=256).split(Piece(0, buffer, 0, len(text), 0)))
     # Arrow's Parquet writer brings tens of megabytes of code and tables with it.
     table = pa.Table.from_arrays([as_arrow(counts)], names=["count"])
     sink = pa.BufferOutputStream()

@@ -2,6 +2,7 @@
 
 import streamtrain as st
 
+st.ingest("events/", out="clicks", target="click")
 ds = st.open_dataset("clicks")
 for event in st.train(ds, out="run", epochs=3):
     ...
@@ -19,19 +20,21 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dataset": "streamtrain.library",
     "Trainer": "streamtrain.library",
+    "ingest": "data_tools.library",
     "load_model": "streamtrain.predict",
     "open_dataset": "streamtrain.library",
     "train": "streamtrain.library",
 }
 
 if TYPE_CHECKING:
+    from data_tools.library import ingest as ingest
     from streamtrain.library import Dataset as Dataset
     from streamtrain.library import Trainer as Trainer
     from streamtrain.library import open_dataset as open_dataset
     from streamtrain.library import train as train
     from streamtrain.predict import load_model as load_model
 
-__all__ = ["Dataset", "Trainer", "__version__", "load_model", "open_dataset", "train"]
+__all__ = ["Dataset", "Trainer", "__version__", "ingest", "load_model", "open_dataset", "train"]
 
 
 def __getattr__(name: str) -> Any:

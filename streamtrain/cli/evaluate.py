@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure
-from streamtrain.cli.values import json_option, memory_option, threads_option
+from streamtrain.cli.values import json_option, kind_option, memory_option, threads_option
 from streamtrain.errors import ConfigError, NoInputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Encoding of text sources.",
 )
+@kind_option
 @memory_option
 @threads_option
 @json_option
@@ -38,6 +39,7 @@ def evaluate(
     *,
     split: str | None,
     encoding: str,
+    kind: str | None,
     memory: int | None,
     threads: int,
     as_json: bool,
@@ -76,7 +78,12 @@ def evaluate(
 
         def pieces() -> Iterator[EncodedRows]:
             for raw in read_raw(
-                sources, model.schema, threads=model.n_threads, memory=memory, encoding=encoding
+                sources,
+                model.schema,
+                threads=model.n_threads,
+                memory=memory,
+                encoding=encoding,
+                kind=kind,
             ):
                 counts["rows_unreadable"] += len(raw.reasons)
                 yield model.encoder.encode(raw.batch)

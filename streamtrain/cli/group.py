@@ -82,6 +82,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: list[str]) -> int:
     """Run the command line and return its exit code (DESIGN section 10)."""
     as_json = "--json" in arguments
+    # Before Arrow is loaded, which reads it once: its own pools keep what was freed,
+    # and the bound on resident memory is the process's.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         result: Any = cli.main(args=arguments, prog_name="streamtrain", standalone_mode=False)

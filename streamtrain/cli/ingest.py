@@ -10,10 +10,12 @@ import click
 from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
+    DATE_PARTS,
     NAMES,
     SPLITS,
     config_option,
     json_option,
+    kind_option,
     memory_option,
     threads_option,
 )
@@ -71,7 +73,7 @@ def _summary(report: IngestReport, out: Path) -> str:
 
 
 @click.command(short_help="Turn files of rows into a dataset.")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "--out",
     required=True,
@@ -79,7 +81,18 @@ def _summary(report: IngestReport, out: Path) -> str:
     metavar="DATASET",
     help="Directory to write the dataset to.",
 )
-@click.option("--target", required=True, metavar="COLUMN", help="Column to predict.")
+@click.option("--target", metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--target-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A .npy with the target of a .npy source, in place of --target.",
+)
+@click.option(
+    "--sql",
+    metavar="QUERY",
+    help="Ingest what a query gives, in place of SOURCE; needs 'streamtrain[sql]'.",
+)
 @click.option(
     "--split",
     type=SPLITS,
@@ -105,10 +118,25 @@ def _summary(report: IngestReport, out: Path) -> str:
 @click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
 @click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
 @click.option(
+    "--date-parts",
+    type=DATE_PARTS,
+    metavar="A,B",
+    show_default="hour,weekday,yearday,epoch",
+    help="Parts of times that become columns; 'none' leaves times as categories.",
+)
+@click.option(
     "--no-header",
     is_flag=True,
     help="The first line is a row; columns are numbers from 0, and -1 is the last.",
 )
+@click.option(
+    "--svm-width",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    show_default="the greatest index",
+    help="Columns of libsvm: the indices 1 to N.",
+)
+@kind_option
 @click.option(
     "--delimiter",
     metavar="CHAR",
@@ -170,15 +198,18 @@ def _summary(report: IngestReport, out: Path) -> str:
 @config_option
 @json_option
 def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) -> None:
-    """Turn files of rows into a dataset: CSV, plain or .gz, .zst, .bz2, .lz4; - is standard input.
+    """Turn files of rows into a dataset; - is standard input.
 
-    Several files, or a pattern in quotes, are read as one table; they must have
-    the same columns. Rows that cannot be used are kept apart with their reason.
+    SOURCE is CSV or JSON lines (plain or .gz, .zst, .bz2, .lz4), Parquet, Arrow IPC
+    or Feather, libsvm, .npy or .npz, or a directory of such files. Several are
+    read as one table; they must have the same columns. Rows that cannot be used
+    are kept apart with their reason.
 
     \b
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
-    """  # fmt: skip
+        streamtrain ingest events/ --out events --target label
+    """
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 
@@ -200,18 +231,31 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     from data_tools.options import IngestOptions
 
+    if not sources and given["sql"] is None:
+        raise UsageError("no SOURCE", remedy="name files, or give --sql")
+    if sources and given["sql"] is not None:
+        raise UsageError("goes in place of SOURCE", where="--sql")
+    target = given["target"]
+    if given["target_file"] is not None:
+        if target not in {None, "target"}:
+            raise UsageError("goes in place of --target", where="--target-file")
+        target = "target"
+    if target is None:
+        raise UsageError("no target", where="--target", remedy="name the column to predict")
     delimiter = given["delimiter"]
     if delimiter is not None:
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
     if given["seed"] < 0:
         raise UsageError(f"{given['seed']} is not a seed, expected 0 or more", where="--seed")
     extra: dict[str, Any] = {}
+    if given["date_parts"] is not None:
+        extra["date_parts"] = given["date_parts"]
     if given["missing"] is not None:
         extra["missing"] = tuple(given["missing"].split(","))
     return IngestOptions(
         sources=sources,
         out=out,
-        target=given["target"],
+        target=target,
         splits=given["split"],
         split_by=given["split_by"],
         weight=given["weight"],
@@ -232,5 +276,9 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         threads=given["threads"] or None,
         seed=given["seed"],
         overwrite=given["overwrite"],
+        kind=given["kind"],
+        target_file=given["target_file"],
+        svm_width=given["svm_width"],
+        sql=given["sql"],
         **extra,
     )

@@ -11,7 +11,7 @@ import click
 
 from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
-from streamtrain.cli.values import json_option, memory_option, threads_option
+from streamtrain.cli.values import json_option, kind_option, memory_option, threads_option
 from streamtrain.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _SHOWN_REASONS = 5
     metavar="NAME",
     help="Encoding of text sources.",
 )
+@kind_option
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @memory_option
 @threads_option
@@ -53,6 +54,7 @@ def predict(
     out: Path,
     split: str | None,
     encoding: str,
+    kind: str | None,
     overwrite: bool,
     memory: int | None,
     threads: int,
@@ -86,7 +88,7 @@ def predict(
         pieces = (
             _dataset_pieces(model, Path(sources[0]), split or "test", memory)
             if is_dataset
-            else _raw_pieces(model, sources, memory, encoding)
+            else _raw_pieces(model, sources, memory, encoding, kind)
         )
         for rows, n_records, places, reasons in pieces:
             writer.write(_columns(model, rows, n_records, places))
@@ -121,16 +123,26 @@ def _dataset_pieces(model: Model, path: Path, split: str, memory: int | None) ->
 
 
 def _raw_pieces(
-    model: Model, sources: tuple[str, ...], memory: int | None, encoding: str
+    model: Model,
+    sources: tuple[str, ...],
+    memory: int | None,
+    encoding: str,
+    kind: str | None,
 ) -> Iterator[Piece]:
     from data_tools.raw_rows import read_raw
 
     for raw in read_raw(
-        sources, model.schema, threads=model.n_threads, memory=memory, encoding=encoding
+        sources,
+        model.schema,
+        threads=model.n_threads,
+        memory=memory,
+        encoding=encoding,
+        kind=kind,
     ):
         rows = model.encoder.encode(raw.batch)
         reasons = [
-            f"{raw.source} line {raw.lines[i]}: {why}" for i, why in sorted(raw.reasons.items())
+            f"{raw.source} {raw.unit} {raw.lines[i]}: {why}"
+            for i, why in sorted(raw.reasons.items())
         ]
         yield rows, raw.n_records, raw.ordinals_within_batch, reasons
 

@@ -71,6 +71,30 @@ LAYERS = _Parsed("layers", _layers)
 NAMES = _Parsed("names", lambda text: tuple(n.strip() for n in text.split(",") if n.strip()))
 
 
+def _date_parts(text: str) -> tuple[str, ...]:
+    known = ("hour", "weekday", "yearday", "epoch")
+    found = tuple(dict.fromkeys(p.strip() for p in text.split(",") if p.strip()))
+    if found == ("none",):
+        return ()
+    for part in found:
+        if part not in known:
+            raise UsageError(f"no part {part!r} of a time", remedy=f"choose of {', '.join(known)}")
+    return found or known
+
+
+DATE_PARTS = _Parsed("parts", _date_parts)
+
+
+def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--kind``."""
+    return click.option(
+        "--kind",
+        type=click.Choice(["csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"]),
+        show_default="told by first bytes and name",
+        help="What the sources are.",
+    )(function)
+
+
 def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``."""
     return click.option(

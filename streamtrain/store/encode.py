@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
-from streamtrain.store.schema import MISSING_CODE, Schema
+from streamtrain.store.dates import is_time, part_of, read_times
+from streamtrain.store.schema import MISSING_CODE, Column, Schema
 from streamtrain.store.string_table import MissingTexts, StringIndex, TextCells, parse_cells
 from streamtrain.store.vocabulary import Vocabulary
 
@@ -91,11 +92,11 @@ class Encoder:
         places = {name: i for i, name in enumerate(batch.schema.names)}
         numeric = np.empty((n, len(schema.numeric)), np.float32)
         for d, column in enumerate(schema.numeric):
-            numeric[:, d] = self._numbers(_column(batch, column.name, places), column.name)
+            numeric[:, d] = self._numbers(self._feature(batch, column, places), column.name)
         codes = np.empty((n, len(schema.categorical)), np.int32)
         code = np.empty(n, np.int32)
         for f, column in enumerate(schema.categorical):
-            array = _column(batch, column.name, places)
+            array = self._feature(batch, column, places)
             cells = _as_cells(array, column.name)
             codes[:, f] = self._indices[f].find(cells, self._missing, code)
             if array.null_count:
@@ -107,6 +108,35 @@ class Encoder:
             weight=self._optional(batch, schema.weight, places),
             exposure=self._optional(batch, schema.exposure, places),
         )
+
+    def _feature(
+        self, batch: pa.RecordBatch, column: Column, places: Mapping[str, int]
+    ) -> pa.Array:
+        """Return a column, or the part of a time that it is."""
+        if not column.date_of or column.name in places:
+            return _column(batch, column.name, places)
+        array = _column(batch, column.date_of, places)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if pa.types.is_null(array.type):
+            return pa.nulls(len(array), pa.int64())
+        if not (is_time(array.type) or _is_text(array.type)):
+            raise SchemaError(
+                f"is {array.type}, expected times", where=f"column {column.date_of!r}"
+            )
+        seconds, good = read_times(array)
+        there = np.ones(len(array), np.bool_)
+        if _is_text(array.type):
+            there &= ~self._missing.find(_as_cells(array, column.date_of))
+        there[_nulls(array)] = False
+        if (there & ~good).any():
+            raise SchemaError(
+                "holds text that is not a timestamp",
+                where=f"column {column.date_of!r}",
+                remedy="write times like 2024-05-31T18:00:00",
+            )
+        values = part_of(seconds, good, str(column.part))
+        return pa.array(values, mask=np.isnan(values)).cast(pa.int64())
 
     def _optional(
         self, batch: pa.RecordBatch, name: str | None, places: Mapping[str, int]

@@ -66,6 +66,8 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Digest of the categories and counts in code order.
     missing, rare : int
         Rows of the train split that took code 0 and code 1.
+    date_of, part : str, or unset
+        The column of times, as in the source, and which part of them this is.
     """
 
     name: str
@@ -75,6 +77,9 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     vocabulary_digest: str = ""
     missing: int = 0
     rare: int = 0
+    # Left out where unset, so that fingerprints of other columns stay as they are.
+    date_of: str | msgspec.UnsetType = msgspec.UNSET
+    part: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -55,6 +55,8 @@ class MissingTexts:
         self.offsets = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(text) for text in encoded], out=self.offsets[1:])
         self.texts = np.frombuffer(b"".join(encoded) + bytes(8), np.uint8)
+        # Of cells that are numbers already: those that the texts spell.
+        self.numbers = np.array([v for v in map(_as_number, texts) if np.isfinite(v)])
 
     @property
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
@@ -96,6 +98,13 @@ def parse_cells(
             present += finite
             infinite += not finite
     return present, bad, infinite
+
+
+def _as_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 class StringTable:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# Called through their wrappers in streamtrain/model/, and in the oracles of tests/kernels/.
+# Called through their wrappers in streamtrain/model/ and data_tools/, and in the oracles of
+# tests/kernels/.
 THROUGH = {
     "cross_codes": "Crosser",
     "train_linear": "kernel_steps",
@@ -15,6 +16,7 @@ THROUGH = {
     "train_network": "network_steps",
     "score_network": "network_scores",
     "settle_tables": "network_steps",
+    "split_svm_rows": "SvmSplitter",
 }
 
 

@@ -133,7 +133,7 @@ def test_neither_threads_nor_memory_nor_pieces_change_a_byte(
 ):
     _, one = run(tmp_path, source, out="one", shuffle=shuffle, threads=1)
     # Small pieces, many partitions, parts that must be divided again.
-    monkeypatch.setattr("data_tools.csv_source.PIECE_BYTES", 4096)
+    monkeypatch.setattr("data_tools.text_source.PIECE_BYTES", 4096)
     monkeypatch.setattr(partitions_module, "loaded_bytes", lambda n, width: n * 60_000)
     plan = pass_one_module.MemoryPlan(3, 1 << 9, 8 << 20, 4 << 20, 2)
     monkeypatch.setattr("data_tools.ingest.plan_memory", lambda *_, **__: plan)
@@ -239,8 +239,8 @@ def test_a_column_that_turns_out_to_be_text_is_read_again_as_categories(tmp_path
     # The sample sees numbers alone: its places miss the middle.
     rows = [{"x": "v" if 400 <= i < 600 else "1", "y": str(i % 2)} for i in range(1000)]
     source = write_csv(tmp_path / "a.csv", rows)
-    monkeypatch.setattr("data_tools.csv_source.PIECE_BYTES", 512)
-    monkeypatch.setattr("data_tools.csv_source._SAMPLE_BYTES", 64)
+    monkeypatch.setattr("data_tools.text_source.PIECE_BYTES", 512)
+    monkeypatch.setattr("data_tools.text_source._SAMPLE_BYTES", 64)
     monkeypatch.setattr("data_tools.infer._PLACES", 2)
     messages = []
     report = ingest(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.csv_source import BUFFER_BYTES, CsvSplitter
+from data_tools.csv_source import CsvSplitter
 from data_tools.source import Piece, PieceBuffer
+from data_tools.text_source import BUFFER_BYTES
 from streamtrain.kernels import csv_rows
 
 BUFFER = PieceBuffer(BUFFER_BYTES)

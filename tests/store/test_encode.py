@@ -107,7 +107,7 @@ def test_pieces_come_in_order_for_any_number_of_threads(made, tmp_path, monkeypa
     _, _, schema, _ = made
     path = tmp_path / "raw.csv"
     path.write_text("x,c\n" + "".join(f"{i},red\n" for i in range(5000)) + "bad\n7,red\n")
-    monkeypatch.setattr("data_tools.csv_source.PIECE_BYTES", 512)
+    monkeypatch.setattr("data_tools.text_source.PIECE_BYTES", 512)
     for threads in (1, 3):
         pieces = list(read_raw([str(path), str(path)], schema, threads=threads))
         values = np.concatenate([np.array(p.batch.column("x")) for p in pieces])

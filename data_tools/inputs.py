@@ -1,0 +1,126 @@
+"""What an ingest reads: sources opened, and what is found of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_tools.byte_stream import check_encoding
+from data_tools.columns import ColumnPlan, plan_columns, resolve_roles
+from data_tools.csv_source import CsvOptions
+from data_tools.dates import DatedSource
+from data_tools.infer import find_kinds
+from data_tools.kinds import SourceOptions
+from data_tools.options import IngestOptions
+from data_tools.source import Source
+from data_tools.sources import checked, missing_text, open_sources
+from data_tools.sql_source import SqlReader
+from data_tools.table_source import TableSource
+from streamtrain import memory
+from streamtrain.errors import UsageError
+from streamtrain.store.dates import PARTS, part_name
+from streamtrain.store.string_table import MissingTexts
+
+_MANY_ROWS = 1e9
+"""Taken for a query or a stream, which do not tell: more partitions than needed cost little."""
+
+
+class Inputs:
+    """The sources of an ingest and the kinds of their columns.
+
+    Parameters
+    ----------
+    options : IngestOptions
+    staging : Path
+        Where standard input and a query may keep what they must.
+    out : Path
+        Nothing below it may be a source.
+
+    Attributes
+    ----------
+    sources : list of Source
+        With parts in place of times.
+    roles : Roles
+    columns : ColumnPlan
+    date_parts : dict of str to (str, str)
+        Column of times and part, by the name of the part's column.
+
+    Raises
+    ------
+    StreamtrainError
+        If a source cannot be read, or an option names what is not there.
+    """
+
+    def __init__(self, options: IngestOptions, *, staging: Path, out: Path) -> None:
+        self._options = options
+        self._missing = MissingTexts(options.missing)
+        self._opened = self._open(staging, out)
+        first = self._opened[0]
+        roles = resolve_roles(options, first.fields, positional=first.positional, parts=PARTS)
+        found = find_kinds(self._opened, roles, self._missing)
+        self._is_number = found.is_number
+        self._record_bytes = found.record_bytes
+        self._times = set(found.times) if options.date_parts else set()
+        self._settle()
+
+    def _open(self, staging: Path, out: Path) -> list[Source]:
+        options = self._options
+        encoding = check_encoding(options.encoding)
+        wanted = SourceOptions(
+            csv=CsvOptions(options.delimiter, options.header, encoding),
+            null=missing_text(options.missing),
+            kind=options.kind,
+            svm_width=options.svm_width,
+            target_file=options.target_file,
+        )
+        if options.sql is None:
+            return open_sources(options.sources, wanted, spool=staging / "stdin", out=out)
+        if options.sources:
+            raise UsageError("goes in place of sources", where="--sql")
+        budget = options.memory or memory.default_budget()
+        reader = SqlReader(options.sql, budget=budget, spill=staging / "duckdb")
+        return checked([TableSource(reader, null=wanted.null.encode())])
+
+    def _settle(self) -> None:
+        self.sources: list[Source] = self._opened
+        parts = self._options.date_parts
+        self.date_parts: dict[str, tuple[str, str]] = {}
+        if self._times:
+            dated = dict.fromkeys(self._times, parts)
+            self.sources = checked([DatedSource(s, dated, self._missing) for s in self._opened])
+            for name in self._times:
+                self.date_parts |= {part_name(name, part): (name, part) for part in parts}
+        first = self.sources[0]
+        self.roles = resolve_roles(
+            self._options, first.fields, positional=first.positional, hidden=self._times
+        )
+        is_number = self._is_number | dict.fromkeys(self.date_parts, True)
+        is_number |= dict.fromkeys(self.roles.numeric, True)
+        is_number |= dict.fromkeys(self.roles.categorical, False)
+        self.columns: ColumnPlan = plan_columns(self.roles, is_number)
+
+    def demote(self, names: Sequence[str]) -> list[str]:
+        """Take columns as categories after all; return their names in the source."""
+        found = dict.fromkeys(self.date_parts[n][0] if n in self.date_parts else n for n in names)
+        for name in found:
+            self._is_number[name] = False
+            self._times.discard(name)
+        self._settle()
+        return list(found)
+
+    def estimate_rows(self) -> float:
+        """Return about how many rows there are."""
+        total = 0.0
+        for source in self.sources:
+            if source.n_rows is not None:
+                total += source.n_rows
+            elif source.n_bytes:
+                total += source.n_bytes * source.expansion() / max(self._record_bytes, 1.0)
+            else:
+                total += _MANY_ROWS
+        return total
+
+    def reading_bytes(self) -> int:
+        """Return the memory that reading takes beside the pieces: files of one table are alike."""
+        largest = max(self.sources, key=lambda source: source.n_bytes)
+        return largest.reading_bytes(self.columns.wanted)

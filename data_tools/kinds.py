@@ -1,0 +1,188 @@
+"""The table of kinds of sources, and what opens each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_tools import ipc_source, json_source, npy_source, svm_source
+from data_tools.byte_stream import ByteStream, compression_of
+from data_tools.csv_source import CsvOptions, CsvSource
+from data_tools.parquet_source import ParquetReader
+from data_tools.source import Source, SourceEnd
+from data_tools.table_source import TableReader, TableSource
+from streamtrain import durable
+
+_HEAD_BYTES = 64
+_PACKED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What opening a source may need to know.
+
+    Parameters
+    ----------
+    csv : CsvOptions
+        Its encoding is that of all text.
+    null : str
+        A text that reads as missing, for what is null in other files.
+    kind : str or None
+        Of every file, where their names and first bytes do not tell.
+    strict : bool
+        Whether a row of JSON may not have a field that the sample lacks.
+    svm_at_least : int
+        Columns of libsvm that there are in any case.
+    svm_width : int or None
+        Columns of libsvm, None for those that the files have.
+    target_file : Path or None
+        The target of a .npy file.
+    """
+
+    csv: CsvOptions = field(default_factory=CsvOptions)
+    null: str = ""
+    kind: str | None = None
+    strict: bool = True
+    svm_at_least: int = 0
+    svm_width: int | None = None
+    target_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file to open: where it is, what the user calls it, and what is known of it.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+    constants : dict of str to (str or None)
+        The ``k=v`` of the directories on the way to it.
+    ending : SourceEnd or None
+        Size and digest, where they are known already.
+    """
+
+    path: Path
+    name: str
+    constants: Mapping[str, str | None] = field(default_factory=dict)
+    ending: SourceEnd | None = None
+
+
+Opener = Callable[[Place, SourceOptions], Source]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table.
+
+    Parameters
+    ----------
+    open : callable
+    endings : tuple of str
+        Of file names, without those of compression.
+    magic : tuple of bytes
+        First bytes that no other kind of file has: they go before the ending.
+    unite : callable or None
+        Gives several sources, all of this kind, the same columns.
+    """
+
+    open: Opener
+    endings: tuple[str, ...]
+    magic: tuple[bytes, ...] = ()
+    unite: Callable[[Sequence[Any]], None] | None = None
+
+
+def tables(make: Callable[[Path, str], TableReader]) -> Opener:
+    """Return the opener of a file that is a `TableReader`."""
+
+    def opener(place: Place, options: SourceOptions) -> Source:
+        reader = make(place.path, place.name)
+        return TableSource(reader, place.constants, null=options.null.encode())
+
+    return opener
+
+
+def _open_csv(place: Place, options: SourceOptions) -> Source:
+    return CsvSource(place.path, place.name, options.csv, ending=place.ending)
+
+
+def _open_json(place: Place, options: SourceOptions) -> Source:
+    return json_source.JsonSource(
+        place.path,
+        place.name,
+        null=options.null.encode(),
+        strict=options.strict,
+        encoding=options.csv.encoding,
+        ending=place.ending,
+    )
+
+
+def _open_svm(place: Place, options: SourceOptions) -> Source:
+    source = svm_source.SvmSource(
+        place.path,
+        place.name,
+        width=options.svm_width,
+        encoding=options.csv.encoding,
+        ending=place.ending,
+    )
+    source.widen(max(source.width, options.svm_at_least))
+    return source
+
+
+def _open_npy(place: Place, options: SourceOptions) -> Source:
+    reader = npy_source.NpyReader(place.path, place.name, target_file=options.target_file)
+    return TableSource(reader, null=options.null.encode())
+
+
+KINDS: dict[str, Kind] = {
+    "csv": Kind(_open_csv, (".csv", ".tsv", ".tab", ".txt", ".data")),
+    "parquet": Kind(tables(ParquetReader), (".parquet", ".pq", ".parq"), (b"PAR1", b"PARE")),
+    "ipc": Kind(
+        tables(ipc_source.IpcReader),
+        (".arrow", ".arrows", ".ipc", ".feather"),
+        (ipc_source.FILE_MAGIC, ipc_source.STREAM_MAGIC, b"FEA1"),
+    ),
+    "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
+    "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
+    "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,)),
+    "npz": Kind(tables(npy_source.NpzReader), (".npz",), (npy_source.NPZ_MAGIC,)),
+}
+"""Every kind of source: another one is a module and a row here."""
+
+
+def kind_of_file(path: Path, name: str) -> str:
+    """Return the kind of a file: by its first bytes, then by its ending, else CSV."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError as error:
+        raise durable.as_read_error(error, name) from error
+    found = kind_of_head(head) or kind_of_name(name)
+    if found is not None:
+        return found
+    if compression_of(head):
+        view = bytearray(_HEAD_BYTES)
+        with ByteStream(path, name) as stream:
+            head = bytes(view[: stream.readinto(memoryview(view))])
+    return "json" if head.lstrip()[:1] == b"{" else "csv"
+
+
+def kind_of_head(head: bytes) -> str | None:
+    """Return the kind that the first bytes of a file tell, None if they tell nothing."""
+    for kind, row in KINDS.items():
+        if any(head.startswith(magic) for magic in row.magic):
+            return kind
+    return None
+
+
+def kind_of_name(name: str) -> str | None:
+    """Return the kind that a file's name tells, None if it tells nothing."""
+    lower = name.lower()
+    for ending in _PACKED:
+        lower = lower.removesuffix(ending)
+    for kind, row in KINDS.items():
+        if lower.endswith(row.endings):
+            return kind
+    return None

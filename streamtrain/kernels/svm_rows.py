@@ -1,0 +1,189 @@
+"""Lines of libsvm (svmlight) into cells: ``label [qid:q] index:value ... [# comment]``.
+
+Only cuts text; numbers are parsed where those of CSV are. R = room for records,
+C = columns that are kept.
+
+Source: Joachims, "SVM light", its page on the format of examples.
+"""
+
+from __future__ import annotations
+
+from streamtrain.kernels._jit import inline, kernel
+
+GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE = 0, 1, 2, 3, 4
+_LF, _CR, _SPACE, _TAB, _HASH, _COLON, _ZERO_DIGIT = 10, 13, 32, 9, 35, 58, 48
+_MAX_INDEX = 1 << 31
+
+
+@inline
+def _is_blank(b):
+    return b == _SPACE or b == _TAB or b == _CR
+
+
+@inline
+def _is_qid(data, low, high):
+    """Return whether low..high is the key ``qid``."""
+    return high - low == 3 and data[low] == 113 and data[low + 1] == 105 and data[low + 2] == 100
+
+
+@inline
+def _index(data, low, high):
+    """Return the number that digits low..high spell, -1 if they are none."""
+    if low == high or high - low > 18:
+        return -1
+    value = 0
+    for k in range(low, high):
+        digit = data[k] - _ZERO_DIGIT
+        if digit < 0 or digit > 9:
+            return -1
+        value = value * 10 + digit
+    return min(value, _MAX_INDEX)
+
+
+@kernel
+def scan_svm_rows(data, begin, end, state):
+    """Find the greatest index, and the first line whose indices are not 1, 2, ... upwards.
+
+    Parameters
+    ----------
+    data : (n,) uint8, read
+    begin, end : int
+        Whole lines.
+    state : (5,) int64, updated
+        Greatest index; whether a line has a qid; lines passed; fault of the first
+        bad line (`GOOD` while there is none) and its number from 1.
+    """
+    i = begin
+    while i < end:
+        state[2] += 1
+        first_token = True
+        last = 0
+        while i < end and data[i] != _LF and data[i] != _HASH:
+            if _is_blank(data[i]):
+                i += 1
+                continue
+            low = i
+            colon = -1
+            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
+                if data[i] == _COLON and colon < 0:
+                    colon = i
+                i += 1
+            if first_token:
+                first_token = False
+                continue
+            if colon < 0:
+                continue  # the row is malformed: splitting says so
+            if _is_qid(data, low, colon):
+                state[1] = 1
+                continue
+            index = _index(data, low, colon)
+            if index < 0:
+                continue
+            if index <= last and state[3] == GOOD:
+                state[3] = ZERO_INDEX if index == 0 else OUT_OF_ORDER
+                state[4] = state[2]
+            last = index
+            state[0] = max(state[0], index)
+        while i < end and data[i] != _LF:
+            i += 1
+        i += 1
+
+
+@kernel
+def split_svm_rows(
+    data, begin, end, zero, slots, starts, stops,
+    record_starts, record_stops, record_lines, status,
+):  # fmt: skip
+    """Split lines into cells until they end or the outputs are full.
+
+    Parameters
+    ----------
+    data : (n,) uint8, read
+    begin, end : int
+        Whole lines.
+    zero : int
+        Where `data` holds the text 0, the cell of an index that a line leaves out.
+    slots : (2 + D,) int32, read
+        Column of the label, of the qid, and of the indices 1 to D; -1 for one that is not kept.
+    starts, stops : (C, R) int32, overwritten
+    record_starts, record_stops : (R,) int32, overwritten
+    record_lines : (R,) int32, overwritten
+        Lines from `begin` to the record's.
+    status : (R,) uint8, overwritten
+        One of the module's constants.
+
+    Returns
+    -------
+    tuple of int
+        Records, where to go on, lines passed, blank lines.
+    """
+    n_columns = starts.shape[0]
+    capacity = status.shape[0]
+    width = slots.shape[0] - 2
+    n = 0
+    line = 0
+    blank = 0
+    i = begin
+    while i < end and n < capacity:
+        start = i
+        kind = GOOD
+        n_tokens = 0
+        last = 0
+        for c in range(n_columns):
+            starts[c, n] = zero
+            stops[c, n] = zero + 1
+        if slots[1] >= 0:
+            stops[slots[1], n] = zero  # a qid that is left out is missing, not 0
+        while i < end and data[i] != _LF and data[i] != _HASH:
+            if _is_blank(data[i]):
+                i += 1
+                continue
+            low = i
+            colon = -1
+            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
+                if data[i] == _COLON and colon < 0:
+                    colon = i
+                i += 1
+            n_tokens += 1
+            slot = -1
+            if n_tokens == 1:
+                slot = slots[0]
+                colon = low - 1
+            elif colon < 0:
+                kind = MALFORMED
+            elif _is_qid(data, low, colon):
+                slot = slots[1]
+            else:
+                index = _index(data, low, colon)
+                if index < 0:
+                    kind = MALFORMED
+                elif index <= last:
+                    kind = ZERO_INDEX if index == 0 else OUT_OF_ORDER
+                elif index > width:
+                    kind = TOO_LARGE
+                else:
+                    last = index
+                    slot = slots[1 + index]
+            if slot >= 0:
+                starts[slot, n] = colon + 1
+                stops[slot, n] = i
+        while i < end and data[i] != _LF:
+            i += 1
+        stop = i
+        if stop > start and data[stop - 1] == _CR:
+            stop -= 1
+        i += 1
+        line += 1
+        if n_tokens == 0:
+            blank += 1
+            continue
+        record_starts[n] = start
+        record_stops[n] = stop
+        record_lines[n] = line - 1
+        status[n] = kind
+        if kind != GOOD:
+            for c in range(n_columns):
+                starts[c, n] = start
+                stops[c, n] = start
+        n += 1
+    return n, min(i, end), line, blank
