@@ -47,6 +47,9 @@ class IngestOptions:
         The positive class of a binary target.
     shuffle : bool
         Order rows at random over all sources; otherwise keep their order.
+    format : {"parquet", "zarr"}
+        Of the shards. Both hold the same rows in the same order: parquet is
+        smaller in files that other table tools read, zarr is read faster.
     block_rows : int or None
         Rows of a block; None is 8192 shuffled, 512 in order. More read
         faster, fewer mix better when the order was kept.
@@ -77,6 +80,7 @@ class IngestOptions:
     max_categories: int = 1_000_000
     positive: str | None = None
     shuffle: bool = True
+    format: Literal["parquet", "zarr"] = "parquet"
     block_rows: int | None = None
     memory: int | None = None
     threads: int | None = None

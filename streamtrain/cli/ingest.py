@@ -149,15 +149,15 @@ def _summary(report: IngestReport, out: Path) -> str:
     type=int,
     metavar="N",
     show_default="8192, with --no-shuffle 512",
-    help="Rows of a block, at most 16384.",
+    help="Rows of a block, at most 16384, in zarr 1048576.",
 )
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["parquet"]),
+    type=click.Choice(["parquet", "zarr"]),
     default="parquet",
     show_default=True,
-    help="Format of the shards.",
+    help="Format of the shards: zarr is read faster, parquet by more tools.",
 )
 @memory_option
 @threads_option
@@ -225,6 +225,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         max_categories=given["max_categories"],
         positive=given["positive"],
         shuffle=not given["no_shuffle"],
+        format=given["file_format"],
         block_rows=given["block_rows"],
         memory=given["memory"],
         threads=given["threads"] or None,

@@ -51,7 +51,7 @@ def _dataset_report(path: Path) -> dict[str, Any]:
         splits[name] = {
             "rows": manifest.n_rows(name),
             "shards": len(shards),
-            "blocks": sum(len(s.blocks) for s in shards),
+            "blocks": len(manifest.blocks(name)),
             "bytes": sum(s.n_bytes for s in shards),
         }
     block_rows = [block.n_rows for _, block in manifest.blocks("train")]
@@ -87,6 +87,7 @@ def _show_dataset(report: dict[str, Any]) -> None:
             ("dataset", report["path"]),
             ("fingerprint", report["fingerprint"]),
             ("target", f"{target['name']}: {target['task']}{classes}"),
+            ("format", report["format"]),
             ("order", "shuffled" if report["shuffled"] else "as in the source"),
             ("label runs", f"{figure(target['run_length'], 3)} rows of equal target in a row"),
             ("sources", f"{len(report['sources'])} files, {rejected:,} rows rejected"),

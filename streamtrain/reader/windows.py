@@ -1,6 +1,7 @@
 """Windows filled from blocks: fetch, check, and scatter each row to its shuffled place.
 
-    block   | col 0 | col 1 | ... |        bytes, checked, from one pread
+    block   | col 0 | col 1 | ... |        bytes, checked: Parquet's columns, or
+            | rows | rows |                a chunk of each Zarr array
                |  r0 -> place 5   r1 -> place 0   ...
     window  numeric (n, D)   codes (n, F)   target (n,)   row-major, reused
 
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import CorruptShardError
-from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.scatter import class_indices
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.store.dataset import Dataset, IoMethod
 
@@ -153,9 +154,8 @@ class WindowFiller:
         self._split = split
         self._settings = settings
         self._io = io
-        self._located = dataset.manifest.blocks(split)
-        self._block_bytes = max(block.n_bytes for _, block in self._located)
-        self._cardinality = np.array([c.cardinality for c in dataset.schema.categorical], np.int32)
+        self._blocks = [block for _, block in dataset.manifest.blocks(split)]
+        self._block_bytes = max(block.n_bytes for block in self._blocks)
         values = np.empty(0, np.float32) if class_values is None else class_values
         self._class_values = values
         self._free = [allocate_rows(dataset, window_rows) for _ in range(n_buffers)]
@@ -191,7 +191,7 @@ class WindowFiller:
         jobs = []
         start = 0
         for number in plan.blocks:
-            n_rows = self._located[number][1].n_rows
+            n_rows = self._blocks[number].n_rows
             jobs.append((number, places[start : start + n_rows]))
             start += n_rows
         if self._pool is None:
@@ -214,8 +214,7 @@ class WindowFiller:
             yield self.fill(plan)
 
     def _scatter(self, number: int, places: Codes, rows: Rows) -> None:
-        located = self._located[number]
-        layout = self._dataset.block_layout(located[1])
+        block = self._blocks[number]
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
             n_bytes = self._block_bytes if self._io == "pread" else 0
@@ -223,30 +222,28 @@ class WindowFiller:
         started = time.perf_counter()
         scattered_s = 0.0
 
-        def scatter(block: npt.NDArray[np.uint8]) -> int:
+        def scatter(chunks: list[npt.NDArray[np.uint8]]) -> int:
             nonlocal scattered_s
             arrived = time.perf_counter()
-            bad = scatter_block(
+            bad = self._dataset.format.scatter(
                 block,
-                layout.n_rows,
-                layout.stride,
+                chunks,
                 places,
-                rows.numeric,
-                rows.codes,
-                rows.target,
-                rows.weight,
-                rows.exposure,
-                self._cardinality,
+                numeric=rows.numeric,
+                codes=rows.codes,
+                target=rows.target,
+                weight=rows.weight,
+                exposure=rows.exposure,
             )
             scattered_s = time.perf_counter() - arrived
-            return int(bad)
+            return bad
 
-        bad = self._dataset.with_block(self._split, number, located, buffer, scatter, io=self._io)
+        bad = self._dataset.with_block(block, buffer, scatter, io=self._io)
         self.times.decode_s += scattered_s
         self.times.read_s += time.perf_counter() - started - scattered_s
         if bad >= 0:
             name = self._dataset.schema.value_names[bad]
             raise CorruptShardError(
                 f"column {name!r} holds a code that its vocabulary does not",
-                where=self._dataset.block_name(self._split, number),
+                where=self._dataset.part_name(block.parts[0]),
             )

@@ -6,6 +6,7 @@ and scoring see one definition.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -105,6 +106,36 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_length: float
 
 
+@dataclass(frozen=True)
+class StoredColumns:
+    """What the shards of a table hold: names in shard order, and the range of each code.
+
+    Parameters
+    ----------
+    numeric : tuple of str
+        The D numeric features.
+    categorical : tuple of str
+        The F categorical features.
+    cardinalities : tuple of int
+        Codes of each.
+    target : str
+    weight, exposure : str or None
+    """
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    cardinalities: tuple[int, ...]
+    target: str
+    weight: str | None = None
+    exposure: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every stored column: 4 bytes a row in memory."""
+        extra = [name for name in (self.weight, self.exposure) if name is not None]
+        return (*self.numeric, *self.categorical, self.target, *extra)
+
+
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything needed to turn raw rows into a model's input.
 
@@ -146,8 +177,18 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(c for c in self.columns if c.kind == "categorical")
 
     @property
+    def stored(self) -> StoredColumns:
+        """What shards hold of it."""
+        return StoredColumns(
+            numeric=tuple(c.name for c in self.numeric),
+            categorical=tuple(c.name for c in self.categorical),
+            cardinalities=tuple(c.cardinality for c in self.categorical),
+            target=self.target.name,
+            weight=self.weight,
+            exposure=self.exposure,
+        )
+
+    @property
     def value_names(self) -> tuple[str, ...]:
-        """Names of the stored columns, in shard order: every one is 4 bytes a row."""
-        extra = [name for name in (self.weight, self.exposure) if name is not None]
-        features = [c.name for c in self.numeric] + [c.name for c in self.categorical]
-        return (*features, self.target.name, *extra)
+        """Names of the stored columns, in shard order: every one is 4 bytes a row in memory."""
+        return self.stored.names

@@ -6,12 +6,13 @@ import sys
 
 import numpy as np
 
-from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_rows
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import OrderSettings, WindowPlan, epoch_windows, window_places
+from streamtrain.store.zarr_layout import CODE_TYPES
 
 
 def compile_kernels() -> None:
@@ -57,6 +58,11 @@ def compile_kernels() -> None:
     places, limits = np.zeros(1, np.int32), np.ones(1, np.int32)
     block = np.zeros(12, np.uint8)
     scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
+    for kind in CODE_TYPES:
+        scatter_rows(
+            numeric, codes.astype(kind), target, nothing, nothing, limits, places,
+            numeric, codes, target, nothing, nothing,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
