@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from data_tools.array_ingest import ingest_arrays
 from data_tools.budget import MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.columns import ColumnPlan, Roles, plan_columns, resolve_roles
@@ -27,7 +28,7 @@ from data_tools.sources import open_sources
 from data_tools.target import Task, decide_task
 from data_tools.warm_up import warm_up
 from streamtrain import durable, memory
-from streamtrain.errors import OutputError, SourceError, StreamtrainError, UsageError
+from streamtrain.errors import ConfigError, OutputError, SourceError, StreamtrainError, UsageError
 from streamtrain.kernels._jit import compile_seconds
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
@@ -76,8 +77,12 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
     apart_s = compile_apart("data_tools.warm_up", "ingest")
     warm_up(options.format)
     with durable.staging_directory(out) as staging:
-        work = _Ingest(options, out, staging, listen)
-        manifest, first = work.run()
+        pruned: dict[str, int] = {}
+        if options.target_file is not None:
+            manifest = ingest_arrays(options, staging, listen, out=out)
+        else:
+            manifest, first = _Ingest(options, out, staging, listen).run()
+            pruned = {name: t.floor for name, t in first.tables.items() if t.floor}
         durable.commit_directory(staging / "dataset", out, replace=options.overwrite)
     shards = [shard for group in manifest.splits.values() for shard in group]
     return IngestReport(
@@ -98,7 +103,7 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
         numeric=len(manifest.schema.numeric),
         categorical=len(manifest.schema.categorical),
         reasons=manifest.reject_reasons,
-        pruned={name: t.floor for name, t in first.tables.items() if t.floor},
+        pruned=pruned,
         compile_seconds=compile_seconds() + apart_s,
     )
 
@@ -111,6 +116,10 @@ def _check(options: IngestOptions, out: Path) -> None:
     ):
         raise UsageError(f"{options.delimiter!r} is not a delimiter", where="--delimiter")
     check_encoding(options.encoding)
+    if options.target_file is not None and options.format != "zarr":
+        raise ConfigError(
+            "arrays are kept in Zarr", where="--target-file", remedy="give --format zarr"
+        )
     most = MAX_BLOCK_ROWS[options.format]
     if options.block_rows is not None and not 1 <= options.block_rows <= most:
         raise UsageError(f"{options.block_rows} is not between 1 and {most}", where="--block-rows")

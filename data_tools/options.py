@@ -59,6 +59,8 @@ class IngestOptions:
         None is the cores this process may use. Changes speed alone.
     seed : int
     overwrite : bool
+    target_file : Path or None
+        Array of the targets, where the source is an array too.
     """
 
     sources: tuple[str, ...]
@@ -86,3 +88,4 @@ class IngestOptions:
     threads: int | None = None
     seed: int = 0
     overwrite: bool = False
+    target_file: Path | None = None

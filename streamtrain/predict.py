@@ -26,7 +26,7 @@ from streamtrain.scoring import (
     scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
-from streamtrain.store.encode import EncodedRows, Encoder
+from streamtrain.store.encode import EncodedRows, Encoder, encode_array
 from streamtrain.store.tables import as_record_batch
 
 Floats = npt.NDArray[np.float32]
@@ -86,8 +86,9 @@ class Model:
         ----------
         data : mapping of column name to sequence, Arrow table or batch, or (n, D) array
             Any object with ``__arrow_c_stream__`` too. An array has the feature
-            columns in the schema's order. Missing values are None or NaN,
-            categories that training did not see count as rare.
+            columns in the schema's order; a model of arrays takes (n, ...) numbers
+            of any type. Missing values are None or NaN, categories that training
+            did not see count as rare.
 
         Returns
         -------
@@ -100,7 +101,10 @@ class Model:
         SchemaError
             If a feature column is missing or cannot be read as its kind.
         """
-        rows = self.encoder.encode(as_record_batch(data, self.schema))
+        if self.schema.array is not None:
+            rows = encode_array(data, self.schema.array)
+        else:
+            rows = self.encoder.encode(as_record_batch(data, self.schema))
         return predictions(self.architecture, self.scores(rows))
 
     def prediction_names(self) -> list[str]:
@@ -250,6 +254,8 @@ class Model:
 
     def _check_encoding(self, dataset: Dataset) -> None:
         def shape(schema: Any) -> list[tuple[str, str, str]]:
+            if schema.array is not None:
+                return [("", "array", str(schema.array.shape))]
             return [(c.name, c.kind, c.vocabulary_digest) for c in schema.columns]
 
         if shape(dataset.schema) != shape(self.schema):

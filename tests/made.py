@@ -9,7 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
-from streamtrain.store.schema import FIRST_CODE, Column, NumericStatistics, Schema, Target
+from streamtrain.store.schema import (
+    FIRST_CODE,
+    ArrayFeatures,
+    Column,
+    NumericStatistics,
+    Schema,
+    StoredFeatures,
+    Target,
+)
 from streamtrain.store.shards import ShardWriter
 from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
 from streamtrain.store.zarr_layout import plan_arrays
@@ -189,3 +197,59 @@ def write_zarr(folder, split, schema, columns, sizes, shard_blocks):
     ) as writer:
         writer.append(columns)
     return writer
+
+
+def make_array_dataset(
+    folder,
+    *,
+    n_rows=200,
+    block_rows=16,
+    shard_blocks=3,
+    legible=True,
+    seed=0,
+    dtype="uint8",
+    shape=(2, 3),
+):
+    """Write a dataset of arrays whose row i holds i in every place, or random values."""
+    rng = np.random.default_rng(seed)
+    stored = StoredFeatures(dtype, shape)
+    if legible:
+        values = np.repeat(np.arange(n_rows), stored.n_values).reshape(n_rows, -1)
+    else:
+        values = rng.integers(0, 100, (n_rows, stored.n_values))
+    values = values.astype(dtype)
+    target = (np.arange(n_rows) % 2 if legible else rng.integers(0, 2, n_rows)).astype(np.float32)
+    folder.mkdir(parents=True)
+    shard_bytes = shard_blocks * block_rows * (stored.feature_bytes + 4)
+    with ZarrWriter(
+        folder, "train", stored, block_rows=block_rows, shard_bytes=shard_bytes
+    ) as writer:
+        for row, y in zip(values, target, strict=True):
+            writer.matrix[writer.n_filled] = np.frombuffer(row.tobytes() + y.tobytes(), np.uint8)
+            writer.advance(1)
+    schema = Schema(
+        columns=(),
+        target=Target(
+            "target", "binary", ("0", "1"), (0.0, 1.0), False, (0, 0), statistics(target), 1.0
+        ),
+        features=ArrayFeatures(
+            dtype, shape, tuple(statistics(values[:, j]) for j in range(stored.n_values))
+        ),
+    )
+    write_manifest(
+        folder,
+        Manifest(
+            format_version=FORMAT_VERSION,
+            format="zarr",
+            schema=schema,
+            splits={"train": tuple(writer.shards)},
+            sources=(),
+            files=writer.files,
+            seed=0,
+            shuffled=True,
+            block_rows=block_rows,
+            split_fractions={},
+            contents={"train": writer.contents},
+        ),
+    )
+    return folder

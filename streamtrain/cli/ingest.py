@@ -79,7 +79,13 @@ def _summary(report: IngestReport, out: Path) -> str:
     metavar="DATASET",
     help="Directory to write the dataset to.",
 )
-@click.option("--target", required=True, metavar="COLUMN", help="Column to predict.")
+@click.option("--target", metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--target-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Array of the targets of SOURCE, an array: .npy, IDX (or .gz), Zarr; with --format zarr.",
+)
 @click.option(
     "--split",
     type=SPLITS,
@@ -176,6 +182,7 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     \b
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
+        streamtrain ingest images.npy --target-file digits.npy --format zarr --out digits
     """  # fmt: skip
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
@@ -198,6 +205,10 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     from data_tools.options import IngestOptions
 
+    if (given["target"] is None) == (given["target_file"] is None):
+        raise UsageError(
+            "expected one of --target and --target-file", remedy="name the column to predict"
+        )
     delimiter = given["delimiter"]
     if delimiter is not None:
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
@@ -209,7 +220,8 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     return IngestOptions(
         sources=sources,
         out=out,
-        target=given["target"],
+        target=given["target"] or "target",
+        target_file=given["target_file"],
         splits=given["split"],
         split_by=given["split_by"],
         weight=given["weight"],

@@ -68,6 +68,7 @@ def _dataset_report(path: Path) -> dict[str, Any]:
         "weight": schema.weight,
         "exposure": schema.exposure,
         "columns": msgspec.to_builtins(schema.columns),
+        "features": msgspec.to_builtins(schema.array),
         "sources": msgspec.to_builtins(manifest.sources),
         "reject_reasons": manifest.reject_reasons,
         "pass": {
@@ -106,6 +107,16 @@ def _show_dataset(report: dict[str, Any]) -> None:
             ),
         ]
     )
+    features = report["features"]
+    if features is not None:
+        of = features["statistics"]
+        shape = " x ".join(map(str, features["shape"]))
+        click.echo(
+            f"features    {shape} {features['dtype']}, statistics of "
+            f"{'each position' if len(of) > 1 else 'all values together'}, "
+            f"min {figure(min(s['minimum'] for s in of), 4)}  "
+            f"max {figure(max(s['maximum'] for s in of), 4)}"
+        )
     for reason, n in report["reject_reasons"].items():
         click.echo(f"rejected    {n:,} rows: {reason}")
     width = max((len(c["name"]) for c in report["columns"]), default=0)

@@ -122,6 +122,12 @@ def _dataset_pieces(model: Model, path: Path, split: str, memory: int | None) ->
 def _raw_pieces(
     model: Model, sources: tuple[str, ...], memory: int | None, encoding: str
 ) -> Iterator[Piece]:
+    if model.schema.array is not None:
+        from data_tools.array_rows import read_array_rows
+
+        for rows in read_array_rows(sources, model.schema, memory=memory):
+            yield rows, len(rows.numeric), None, []
+        return
     from data_tools.raw_rows import read_raw
 
     for raw in read_raw(

@@ -122,6 +122,27 @@ def scatter_rows(
 
 
 @kernel
+def scatter_bytes(features_rows, target_rows, places, features, target):
+    """Copy rows of W bytes, whatever their values, to their places.
+
+    Parameters
+    ----------
+    features_rows : (r, W) uint8, C order, read
+    target_rows : (r,) float32, read
+    places : (r,) int32, read
+        Row of the window for each row of the block.
+    features : (n, W) uint8, C order, written
+    target : (n,) float32, written
+    """
+    width = features.shape[1]
+    for r in range(places.shape[0]):
+        p = np.uint32(places[r])
+        for j in range(width):
+            features[p, j] = features_rows[r, j]
+        target[p] = target_rows[r]
+
+
+@kernel
 def class_indices(values, target, rows):
     """Replace class values by their index, -1 where a value is no class.
 

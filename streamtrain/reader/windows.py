@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,14 +37,14 @@ class Rows:
     Parameters
     ----------
     numeric : (n, D) float32
-        NaN is missing.
+        NaN is missing. In a window of an array dataset the type it is stored in.
     codes : (n, F) int32
     target : (n,) float32
         Class index, or the value where there are no classes.
     weight, exposure : (n,) float32, or (0,) where the dataset has none
     """
 
-    numeric: Floats
+    numeric: npt.NDArray[Any]
     codes: Codes
     target: Floats
     weight: Floats
@@ -80,8 +81,9 @@ class Rows:
 def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
     """Return uninitialised rows with the columns of a dataset."""
     schema = dataset.schema
+    kind = schema.array.dtype if schema.array else "float32"
     return Rows(
-        np.empty((n_rows, len(schema.numeric)), np.float32),
+        np.empty((n_rows, len(schema.numeric)), kind),
         np.empty((n_rows, len(schema.categorical)), np.int32),
         np.empty(n_rows, np.float32),
         np.empty(n_rows if schema.weight else 0, np.float32),
@@ -89,8 +91,62 @@ def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
     )
 
 
+class HandOver:
+    """Rows on their way to a model, as float32: narrow types stay in windows alone.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    batch_size : int
+
+    Notes
+    -----
+    Whole batches at a time, about 4 MiB of them, so that what was widened is
+    still in cache when it is used. Rows that are float32 are passed on as they are.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int) -> None:
+        array = dataset.schema.array
+        self._rows: int | None = None
+        if array is not None and array.dtype != "float32":
+            self._rows = handover_rows(dataset, batch_size)
+            self._wide = np.empty((self._rows, array.stored.n_values), np.float32)
+
+    def pieces(self, rows: Rows) -> Iterator[Rows]:
+        """Yield rows of whole batches in turn, each valid until the next."""
+        if self._rows is None:
+            yield rows
+            return
+        for start in range(0, rows.n_rows, self._rows):
+            piece = rows.slice(start, min(start + self._rows, rows.n_rows))
+            wide = self._wide[: piece.n_rows]
+            np.copyto(wide, piece.numeric)
+            yield replace(piece, numeric=wide)
+
+
+def handover_rows(dataset: Dataset, batch_size: int) -> int:
+    """Return the rows that are float32 at a time, 0 where windows hold them as such."""
+    array = dataset.schema.array
+    if array is None or array.dtype == "float32":
+        return 0
+    batch_bytes = 4 * array.stored.n_values * batch_size
+    return batch_size * max(_HANDOVER_BYTES // batch_bytes, 1)
+
+
+_HANDOVER_BYTES = 4 << 20
+
+
+def handover_bytes(dataset: Dataset, batch_size: int) -> int:
+    """Return the memory of `HandOver`."""
+    array = dataset.schema.array
+    return 4 * array.stored.n_values * handover_rows(dataset, batch_size) if array else 0
+
+
 def row_bytes(dataset: Dataset) -> int:
     """Return the bytes of a row in a window, with its place in the permutation."""
+    array = dataset.schema.array
+    if array is not None:
+        return array.stored.feature_bytes + 4 + 4
     return 4 * len(dataset.schema.value_names) + 4
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +24,30 @@ import xxhash
 from streamtrain import durable
 from streamtrain.errors import StreamtrainError
 from streamtrain.store.manifest import Block, Shard
-from streamtrain.store.schema import StoredColumns
+from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 SHARD_BYTES = 128 << 20
 
-OnBlock = Callable[[npt.NDArray[np.int32]], None]
+OnBlock = Callable[[npt.NDArray[Any]], None]
 
 
 class ContentsDigest:
     """xxh3-128 of the values of a split, as they are in memory before any format.
 
-    Of each block in turn, each column's n values as 4 little-endian bytes
-    (float32 or int32). So it depends on values, on the order of the rows, and on
+    Of each block of a table in turn, each column's n values as 4 little-endian
+    bytes (float32 or int32); of a block of arrays, each row's features and its
+    target. So it depends on values, on the order of the rows, and for a table on
     the boundaries of blocks.
     """
 
     def __init__(self) -> None:
         self._digest = xxhash.xxh3_128()
 
-    def update(self, block: npt.NDArray[np.int32]) -> None:
-        """Add a block, the bits of its values: (k, n) int32, contiguous rows."""
+    def update(self, block: npt.NDArray[Any]) -> None:
+        """Add a block, as `BlockWriter` holds it: its rows, or its columns, are contiguous."""
+        if block.flags.c_contiguous:
+            self._digest.update(block.data)
+            return
         for column in block:
             self._digest.update(column.data)
 
@@ -123,26 +128,29 @@ class BlockWriter(abc.ABC):
     folder : Path
         The dataset being written.
     split : str
-    columns : StoredColumns
+    stored : StoredColumns or StoredFeatures
+        A block of a table of k columns is gathered in `matrix` as (k, block_rows)
+        int32, the bits of its values; one of arrays as (block_rows, bytes) uint8,
+        each row's features and then its target.
     block_rows : int
         Rows of every block but the last.
     max_block_rows : int
         Most of them that the format can have.
     on_block : callable or None
-        Receives every block before it is written: (k, n) int32, its values' bits. It is
+        Receives every block before it is written, as `matrix` holds it. It is
         called in order, on the thread that writes.
 
     Notes
     -----
-    Rows arrive through `append`, or are written in place: columns `n_filled` and
-    on of `matrix`, then `advance`. Shards end where their rows alone say so.
+    Rows arrive through `append`, or are written in place, from row `n_filled` of
+    `matrix` on, then `advance`. Shards end where their rows alone say so.
     """
 
     def __init__(
         self,
         folder: Path,
         split: str,
-        columns: StoredColumns,
+        stored: StoredColumns | StoredFeatures,
         *,
         block_rows: int,
         max_block_rows: int,
@@ -152,13 +160,12 @@ class BlockWriter(abc.ABC):
             raise StreamtrainError(f"a block of {block_rows} rows is not possible")
         self._folder = folder
         self._split = split
-        self._columns = columns
+        self._stored = stored
         self._block_rows = block_rows
         self._on_block = on_block
-        k = len(columns.names)
         # One block is filled while another thread writes the one before.
-        self._spare: npt.NDArray[np.int32] = np.empty((k, block_rows), np.int32)
-        self.matrix: npt.NDArray[np.int32] = np.empty((k, block_rows), np.int32)
+        self._spare = self._empty_block()
+        self.matrix = self._empty_block()
         self.n_filled = 0
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
         self._written: Future[None] | None = None
@@ -189,7 +196,7 @@ class BlockWriter(abc.ABC):
         return self._contents.hexdigest()
 
     def append(self, columns: Sequence[npt.NDArray[np.generic]]) -> None:
-        """Append rows, one contiguous 1-D array for each column, in schema order.
+        """Append rows of a table, one contiguous 1-D array for each column, in schema order.
 
         Raises
         ------
@@ -233,9 +240,15 @@ class BlockWriter(abc.ABC):
         self._close_files()
         self._syncing.shutdown()
 
-    def _typed(self, matrix: npt.NDArray[np.int32]) -> list[npt.NDArray[np.generic]]:
-        first = len(self._columns.numeric)
-        last = first + len(self._columns.categorical)
+    def _empty_block(self) -> npt.NDArray[Any]:
+        if isinstance(self._stored, StoredFeatures):
+            return np.empty((self._block_rows, self._stored.feature_bytes + 4), np.uint8)
+        return np.empty((len(self._stored.names), self._block_rows), np.int32)
+
+    def _typed(self, matrix: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
+        assert isinstance(self._stored, StoredColumns)
+        first = len(self._stored.numeric)
+        last = first + len(self._stored.categorical)
         return [row if first <= i < last else row.view(np.float32) for i, row in enumerate(matrix)]
 
     def _hand_over(self) -> None:
@@ -244,13 +257,13 @@ class BlockWriter(abc.ABC):
         self.matrix, self._spare = self._spare, self.matrix
         self.n_filled = 0
 
-    def _put(self, matrix: npt.NDArray[np.int32], n: int) -> None:
-        values = matrix[:, :n]
+    def _put(self, matrix: npt.NDArray[Any], n: int) -> None:
+        values = matrix[:n] if isinstance(self._stored, StoredFeatures) else matrix[:, :n]
         if self._on_block is not None:
             self._on_block(values)
         self._contents.update(values)
         try:
-            self._write_block(values)
+            self._write_block(values, n)
         except OSError as error:
             raise durable.as_stream_error(error, self._folder / self._split) from error
 
@@ -270,8 +283,8 @@ class BlockWriter(abc.ABC):
             each.result()
 
     @abc.abstractmethod
-    def _write_block(self, values: npt.NDArray[np.int32]) -> None:
-        """Write a block, (k, n) int32 with contiguous rows; the writing thread calls this."""
+    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
+        """Write a block of n rows, as `matrix` holds them; the writing thread calls this."""
 
     @abc.abstractmethod
     def _end_shard(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import CorruptShardError, ManifestError
-from streamtrain.kernels.scatter import scatter_block, scatter_rows
+from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
 from streamtrain.store.block_writer import BlockWriter, OnBlock
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
 from streamtrain.store.manifest import Manifest, StoredBlock
@@ -50,7 +50,7 @@ class BlockFormat(Protocol):
         chunks: Sequence[Bytes],
         places: Codes,
         *,
-        numeric: Floats,
+        numeric: npt.NDArray[Any],
         codes: Codes,
         target: Floats,
         weight: Floats,
@@ -65,8 +65,10 @@ class BlockFormat(Protocol):
         chunks : sequence of (n_bytes,) uint8
             The bytes of each part, which match their digests.
         places : (n,) int32
-        numeric, codes, target, weight, exposure
-            The window, as in `kernels.scatter`.
+        numeric : (n, D)
+            float32, or the type of an array's features.
+        codes, target, weight, exposure
+            The rest of the window, as in `kernels.scatter`.
 
         Returns
         -------
@@ -96,7 +98,7 @@ class ParquetBlocks:
         chunks: Sequence[Bytes],
         places: Codes,
         *,
-        numeric: Floats,
+        numeric: npt.NDArray[Any],
         codes: Codes,
         target: Floats,
         weight: Floats,
@@ -126,7 +128,8 @@ class ZarrBlocks:
     """A chunk of each array, row-major and uncompressed."""
 
     def __init__(self, schema: Schema) -> None:
-        self.arrays = plan_arrays(schema.stored)
+        self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
+        self._is_table = schema.array is None
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._first_code = len(schema.numeric)
@@ -143,13 +146,19 @@ class ZarrBlocks:
         chunks: Sequence[Bytes],
         places: Codes,
         *,
-        numeric: Floats,
+        numeric: npt.NDArray[Any],
         codes: Codes,
         target: Floats,
         weight: Floats,
         exposure: Floats,
     ) -> int:
         """Copy rows."""
+        if not self._is_table:
+            n, width = block.n_rows, self.arrays[0].row_bytes
+            features = numeric.view(np.uint8).reshape(len(numeric), width)
+            rows_of = chunks[0].reshape(n, width)
+            scatter_bytes(rows_of, chunks[1].view(np.float32), places, features, target)
+            return -1
 
         def rows(name: str, *tail: int) -> npt.NDArray[Any]:
             at = self._at.get(name)

@@ -18,7 +18,13 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ManifestError, NoInputError
-from streamtrain.store.schema import FIRST_CODE, Schema
+from streamtrain.store.schema import (
+    FEATURE_TYPES,
+    FIRST_CODE,
+    MAX_ROW_VALUES,
+    ArrayFeatures,
+    Schema,
+)
 
 MANIFEST_NAME = "dataset.json"
 FORMAT_VERSION = 2
@@ -181,12 +187,14 @@ def _canonical(value: object) -> bytes:
 
 
 def _sealed(manifest: Manifest) -> Manifest:
-    columns = {
+    columns: dict[str, object] = {
         "columns": manifest.schema.columns,
         "target": manifest.schema.target,
         "weight": manifest.schema.weight,
         "exposure": manifest.schema.exposure,
     }
+    if manifest.schema.array is not None:
+        columns["features"] = manifest.schema.array
     contents: dict[str, object]
     if isinstance(manifest.contents, msgspec.UnsetType):
         splits = {
@@ -263,9 +271,27 @@ def _check_arrays(split: str, shards: tuple[Shard, ...], *, where: str) -> None:
             )
 
 
+def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
+    schema = manifest.schema
+    # Each factor first: the product of hostile ones is no reason to count that far.
+    return (
+        manifest.format == "zarr"
+        and array.dtype in FEATURE_TYPES
+        and len(array.shape) <= 32
+        and all(0 < n <= MAX_ROW_VALUES for n in array.shape)
+        and array.stored.n_values <= MAX_ROW_VALUES
+        and len(array.statistics) in {1, array.stored.n_values}
+        and not schema.columns
+        and schema.weight is None
+        and schema.exposure is None
+    )
+
+
 def _check_contents(manifest: Manifest, *, where: str) -> None:
     """Refuse what no ingest writes, so that nobody else has to expect it."""
     schema, target = manifest.schema, manifest.schema.target
+    if schema.array is not None and not _is_possible(manifest, schema.array):
+        raise ManifestError("holds an array that cannot be one", where=where, remedy="ingest again")
     wrong = {
         "no rows to train on": not manifest.n_rows("train"),
         "a split of another name": not set(manifest.splits) <= set(SPLITS),

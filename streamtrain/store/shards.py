@@ -107,8 +107,7 @@ class ShardWriter(BlockWriter):
         if self._file is not None:
             self._file.close()
 
-    def _write_block(self, values: npt.NDArray[np.int32]) -> None:
-        n = values.shape[1]
+    def _write_block(self, values: npt.NDArray[np.int32], n: int) -> None:
         if self._writer is None:
             self._open_shard()
         assert self._writer is not None

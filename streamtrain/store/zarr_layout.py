@@ -1,10 +1,11 @@
-"""How a table lies in Zarr: a few row-major arrays by type, and their metadata.
+"""How a dataset lies in Zarr: row-major arrays by type, and their metadata.
 
     train.zarr/  numeric (N, D) float32     target (N,) float32
                  codes (N, F) uint8, uint16 or int32: the narrowest that holds every field
                  weight, exposure (N,) float32
 
-An array that would have no column is not there. All have the same chunks along
+An array that would have no column is not there. A dataset made from arrays has
+`features` (N, ...) of their own type in place of numeric and codes. All have the same chunks along
 the first axis, one for each block, in Zarr shards of as many chunks each: a
 Zarr shard is one file, its chunks in order, then the index that other readers
 want. A chunk is found by arithmetic, without the index.
@@ -14,6 +15,8 @@ want. A chunk is found by arithmetic, without the index.
 
 from __future__ import annotations
 
+import abc
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamtrain.store.schema import StoredColumns
+from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 CODE_TYPES = ("uint8", "uint16", "int32")
 """Types of codes. One for all fields: rows then widen several codes at a time, where fields
@@ -33,7 +36,7 @@ _CRC32C = 0x82F63B78
 
 
 @dataclass(frozen=True)
-class ZarrArray:
+class ZarrArray(abc.ABC):
     """One array of a split.
 
     Parameters
@@ -42,70 +45,107 @@ class ZarrArray:
         Of the array in its group.
     dtype : str
         NumPy name; stored little-endian.
-    columns : tuple of int
-        Which stored columns it holds, by their number in shard order: neighbours.
-    names : tuple of str
-        What they are called.
-    is_matrix : bool
-        Whether it is (N, len(columns)) or (N,).
+    tail : tuple of int
+        Shape of a row.
+    columns : tuple of str
+        What the values of a row are called; () if they have positions alone.
     """
 
     name: str
     dtype: str
-    columns: tuple[int, ...]
-    names: tuple[str, ...]
-    is_matrix: bool
+    tail: tuple[int, ...]
+    columns: tuple[str, ...]
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return np.dtype(self.dtype).itemsize * len(self.columns)
-
-    @property
-    def tail(self) -> tuple[int, ...]:
-        """Shape of a row."""
-        return (len(self.columns),) if self.is_matrix else ()
+        return np.dtype(self.dtype).itemsize * math.prod(self.tail)
 
     def chunk_key(self, shard: int) -> str:
         """Return the file of a Zarr shard, below the group."""
         return f"{self.name}/c/{shard}" + "/0" * len(self.tail)
 
-    def pack(self, values: npt.NDArray[np.int32]) -> npt.NDArray[Any]:
-        """Return rows of this array from the bits of a block's columns.
+    @abc.abstractmethod
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the rows of this array in a block: (n, *tail) in C order, little-endian.
 
         Parameters
         ----------
-        values : (k, n) int32
-
-        Returns
-        -------
-        (n, len(columns)) in C order, little-endian
+        values : array
+            The block, as its writer's `matrix` holds it.
         """
-        chosen = values[self.columns[0] : self.columns[-1] + 1].T
+
+
+@dataclass(frozen=True)
+class ColumnsArray(ZarrArray):
+    """Some neighbouring columns of a table, whose block is (k, n) int32 of bits.
+
+    Parameters
+    ----------
+    first, last : int
+        Which of the k, `last` not included.
+    """
+
+    first: int
+    last: int
+
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the columns as rows."""
+        chosen = values[self.first : self.last].T
         if self.dtype == "float32":
-            return np.ascontiguousarray(chosen).view(np.float32)
-        return chosen.astype(self.dtype, order="C")
+            rows = np.ascontiguousarray(chosen).view(np.float32)
+        else:
+            rows = chosen.astype(self.dtype, order="C")
+        return rows.reshape(len(rows), *self.tail)
 
 
-def plan_arrays(columns: StoredColumns) -> tuple[ZarrArray, ...]:
-    """Return the arrays of a table, in the order in which their chunks make a block."""
+@dataclass(frozen=True)
+class BytesArray(ZarrArray):
+    """Some neighbouring bytes of the rows of a block, (n, bytes) uint8.
+
+    Parameters
+    ----------
+    first, last : int
+        Which of them, `last` not included.
+    """
+
+    first: int
+    last: int
+
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the bytes as they are."""
+        rows = np.ascontiguousarray(values[:, self.first : self.last])
+        return rows.view(self.dtype).reshape(len(rows), *self.tail)
+
+
+def plan_arrays(stored: StoredColumns | StoredFeatures) -> tuple[ZarrArray, ...]:
+    """Return the arrays of a dataset, in the order in which their chunks make a block."""
+    if isinstance(stored, StoredFeatures):
+        n_bytes = stored.feature_bytes
+        return (
+            BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes),
+            BytesArray("target", "float32", (), ("target",), n_bytes, n_bytes + 4),
+        )
+    return _plan_table(stored)
+
+
+def _plan_table(columns: StoredColumns) -> tuple[ZarrArray, ...]:
     n_numeric, n_codes = len(columns.numeric), len(columns.categorical)
     arrays = []
     if n_numeric:
-        arrays.append(
-            ZarrArray("numeric", "float32", tuple(range(n_numeric)), columns.numeric, True)
-        )
-    if n_codes:
-        numbers = tuple(range(n_numeric, n_numeric + n_codes))
-        arrays.append(ZarrArray("codes", _code_type(columns), numbers, columns.categorical, True))
+        tail, names = (n_numeric,), columns.numeric
+        arrays.append(ColumnsArray("numeric", "float32", tail, names, 0, n_numeric))
     at = n_numeric + n_codes
+    if n_codes:
+        kind, tail, names = _code_type(columns), (n_codes,), columns.categorical
+        arrays.append(ColumnsArray("codes", kind, tail, names, n_numeric, at))
     for role, column in (
         ("target", columns.target),
         ("weight", columns.weight),
         ("exposure", columns.exposure),
     ):
         if column is not None:
-            arrays.append(ZarrArray(role, "float32", (at,), (column,), False))
+            arrays.append(ColumnsArray(role, "float32", (), (column,), at, at + 1))
             at += 1
     return tuple(arrays)
 
@@ -163,6 +203,13 @@ def _table() -> list[int]:
 _TABLE = _table()
 
 
+def _dimensions(array: ZarrArray) -> tuple[str, ...]:
+    # No name may stand for two sizes in a group: xarray would refuse it.
+    if isinstance(array, ColumnsArray):
+        return tuple(f"{array.name}_column" for _ in array.tail)
+    return tuple(f"{array.name}_{axis}" for axis in range(1, 1 + len(array.tail)))
+
+
 def group_metadata(
     arrays: Sequence[ZarrArray], *, n_rows: int, chunk_rows: int, shard_chunks: int
 ) -> dict[str, bytes]:
@@ -192,8 +239,8 @@ def group_metadata(
             compressors=None,
             filters=None,
             # Every chunk is written: nothing is ever read from this.
-            fill_value=float("nan") if array.dtype == "float32" else 0,
-            dimension_names=("row", f"{array.name}_column")[: 1 + len(array.tail)],
-            attributes={"columns": list(array.names)},
+            fill_value=float("nan") if array.dtype.startswith("float") else 0,
+            dimension_names=("row", *_dimensions(array)),
+            attributes={"columns": list(array.columns)} if array.columns else {},
         )
     return {name: bytes(data.to_bytes()) for name, data in files.items()}

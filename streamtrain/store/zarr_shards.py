@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from streamtrain.store.block_writer import (
     shard_of,
 )
 from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
-from streamtrain.store.schema import StoredColumns
+from streamtrain.store.schema import StoredColumns, StoredFeatures
 from streamtrain.store.zarr_layout import ZarrArray, group_metadata, plan_arrays, shard_index
 
 
@@ -48,7 +49,7 @@ class ZarrWriter(BlockWriter):
 
     Parameters
     ----------
-    folder, split, columns, block_rows, on_block
+    folder, split, stored, block_rows, on_block
         As in `BlockWriter`.
     shard_bytes : int
         A Zarr shard has as many chunks as fit into this, over all arrays.
@@ -63,7 +64,7 @@ class ZarrWriter(BlockWriter):
         self,
         folder: Path,
         split: str,
-        columns: StoredColumns,
+        stored: StoredColumns | StoredFeatures,
         *,
         block_rows: int,
         on_block: OnBlock | None = None,
@@ -72,20 +73,19 @@ class ZarrWriter(BlockWriter):
         super().__init__(
             folder,
             split,
-            columns,
+            stored,
             block_rows=block_rows,
             max_block_rows=MAX_BLOCK_ROWS,
             on_block=on_block,
         )
-        self._arrays = plan_arrays(columns)
+        self._arrays = plan_arrays(stored)
         row_bytes = sum(array.row_bytes for array in self._arrays)
         self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
         self._open: list[_OpenShard] = []
         self._n_rows = self._n_blocks = self._n_shards = 0
         self._ended = False
 
-    def _write_block(self, values: npt.NDArray[np.int32]) -> None:
-        n = values.shape[1]
+    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
         if self._ended:
             raise StreamtrainError("only the last block of a Zarr array may be shorter")
         self._ended = n < self._block_rows

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_rows
+from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_bytes, scatter_rows
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
@@ -58,6 +58,7 @@ def compile_kernels() -> None:
     places, limits = np.zeros(1, np.int32), np.ones(1, np.int32)
     block = np.zeros(12, np.uint8)
     scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
+    scatter_bytes(block.reshape(1, 12), target, places, block.reshape(1, 12), target)
     for kind in CODE_TYPES:
         scatter_rows(
             numeric, codes.astype(kind), target, nothing, nothing, limits, places,

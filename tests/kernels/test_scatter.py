@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
-from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_rows
+from streamtrain.kernels.scatter import (
+    class_indices,
+    scatter_block,
+    scatter_bytes,
+    scatter_rows,
+)
 
 
 class Block:
@@ -142,3 +147,20 @@ def test_codes_of_rows_out_of_range_are_counted(kind, code):
     block = RowBlock(50, 2, 19, kind)
     block.codes[31, 18] = block.codes[7, 0] = code
     assert block.scatter(50, np.arange(50))[0] == 2
+
+
+@pytest.mark.parametrize("width", [1, 7, 784])
+@pytest.mark.parametrize("n_rows", [1, 100])
+def test_the_bytes_of_every_row_reach_its_place(n_rows, width):
+    rng = np.random.default_rng(2)
+    rows = rng.integers(0, 256, (n_rows, width), dtype=np.uint8)
+    target = rng.normal(size=n_rows).astype(np.float32)
+    places = rng.permutation(n_rows + 5)[:n_rows].astype(np.int32)
+    window = np.full((n_rows + 5, width), 77, np.uint8)
+    found = np.full(n_rows + 5, -1, np.float32)
+    scatter_bytes(rows, target, places, window, found)
+    np.testing.assert_array_equal(window[places], rows)
+    np.testing.assert_array_equal(found[places], target)
+    untouched = np.setdiff1d(np.arange(n_rows + 5), places)
+    assert (window[untouched] == 77).all()
+    assert (found[untouched] == -1).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
+from streamtrain import library
 from streamtrain.errors import CorruptShardError, ManifestError, StreamtrainError
 from streamtrain.store.dataset import open_dataset
 from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
@@ -16,7 +17,7 @@ from streamtrain.store.schema import StoredColumns
 from streamtrain.store.zarr_layout import crc32c, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 from tests.end_to_end.command import environment
-from tests.made import make_dataset
+from tests.made import make_array_dataset, make_dataset
 from tests.reader.reading import legible
 
 COLUMNS = StoredColumns(
@@ -159,6 +160,47 @@ def test_arrays_that_no_ingest_writes_are_refused(tmp_path, says, change):
     reseal(folder, change)
     with pytest.raises(ManifestError, match=says):
         open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "object"},
+        {"dtype": "float64"},
+        {"shape": [0]},
+        {"shape": [-2, -3]},
+        {"shape": [1 << 20, 2]},
+        {"shape": [1] * 33},
+        {"statistics": []},
+    ],
+    ids=str,
+)
+def test_features_that_no_ingest_writes_are_refused_before_memory_is_taken(tmp_path, change):
+    folder = make_array_dataset(tmp_path / "ds")
+
+    def hostile(raw):
+        features = raw["schema"]["features"]
+        # One statistic for all values fits any shape.
+        features["statistics"] = features["statistics"][:1]
+        features.update(change)
+
+    reseal(folder, hostile)
+    with pytest.raises(ManifestError, match="cannot be one"):
+        open_dataset(folder)
+
+
+def test_each_position_has_a_statistic_or_all_have_one(tmp_path):
+    folder = make_array_dataset(tmp_path / "ds")
+    reseal(folder, lambda raw: raw["schema"]["features"]["statistics"].pop())
+    with pytest.raises(ManifestError, match="cannot be one"):
+        open_dataset(folder)
+
+
+def test_features_of_another_type_do_not_fit_their_bytes(tmp_path):
+    folder = make_array_dataset(tmp_path / "ds")
+    reseal(folder, lambda raw: raw["schema"]["features"].update(dtype="float32"))
+    with pytest.raises(CorruptShardError, match="cannot hold"):
+        next(library.open_dataset(folder).batches(10))
 
 
 @pytest.mark.parametrize("rows", [31, 33, 1 << 20])
