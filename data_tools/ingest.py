@@ -10,9 +10,9 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 import xxhash
 
+from data_tools.array_ingest import ingest_arrays
 from data_tools.budget import MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.inputs import Inputs
@@ -31,10 +31,16 @@ from streamtrain.kernels._jit import compile_seconds
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
 from streamtrain.store.allocator import tame_allocators
-from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, write_manifest
+from streamtrain.store.formats import MAX_BLOCK_ROWS
+from streamtrain.store.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Manifest,
+    count_rows,
+    write_manifest,
+)
 from streamtrain.store.manifest import Source as SourceEntry
-from streamtrain.store.schema import Column, NumericStatistics, Schema, Target
-from streamtrain.store.shards import MAX_BLOCK_ROWS
+from streamtrain.store.schema import Column, NumericStatistics, Schema, StoredColumns, Target
 from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
 
@@ -67,10 +73,14 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
     _check(options, out)
     tame_allocators()
     apart_s = compile_apart("data_tools.warm_up", "ingest")
-    warm_up()
+    warm_up(options.format)
     with durable.staging_directory(out) as staging:
-        work = _Ingest(options, out, staging, listen)
-        manifest, first = work.run()
+        pruned: dict[str, int] = {}
+        if options.target_file is not None and options.format == "zarr":
+            manifest = ingest_arrays(options, staging, listen, out=out)
+        else:
+            manifest, first = _Ingest(options, out, staging, listen).run()
+            pruned = {name: t.floor for name, t in first.tables.items() if t.floor}
         durable.commit_directory(staging / "dataset", out, replace=options.overwrite)
     shards = [shard for group in manifest.splits.values() for shard in group]
     return IngestReport(
@@ -91,7 +101,7 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
         numeric=len(manifest.schema.numeric),
         categorical=len(manifest.schema.categorical),
         reasons=manifest.reject_reasons,
-        pruned={name: t.floor for name, t in first.tables.items() if t.floor},
+        pruned=pruned,
         compile_seconds=compile_seconds() + apart_s,
     )
 
@@ -104,10 +114,9 @@ def _check(options: IngestOptions, out: Path) -> None:
     ):
         raise UsageError(f"{options.delimiter!r} is not a delimiter", where="--delimiter")
     check_encoding(options.encoding)
-    if options.block_rows is not None and not 1 <= options.block_rows <= MAX_BLOCK_ROWS:
-        raise UsageError(
-            f"{options.block_rows} is not between 1 and {MAX_BLOCK_ROWS}", where="--block-rows"
-        )
+    most = MAX_BLOCK_ROWS[options.format]
+    if options.block_rows is not None and not 1 <= options.block_rows <= most:
+        raise UsageError(f"{options.block_rows} is not between 1 and {most}", where="--block-rows")
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OutputError("exists and is not a directory", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not options.overwrite:
@@ -229,21 +238,20 @@ class _Ingest:
             table.clear()
         if self._has_rejects:
             files[_REJECTED] = _file_digest(self._folder / _REJECTED)
-        schema = pa.schema(
-            [
-                pa.field(
-                    name,
-                    pa.int32() if name in columns.categorical else pa.float32(),
-                    nullable=False,
-                )
-                for name in columns.stored
-            ]
+        stored = StoredColumns(
+            numeric=columns.numeric,
+            categorical=columns.categorical,
+            cardinalities=tuple(cardinality for cardinality, _ in digests),
+            target=columns.target,
+            weight=columns.weight,
+            exposure=columns.exposure,
         )
         second = write_shards(
             partitions,
             self._folder,
-            schema,
+            stored,
             columns,
+            file_format=options.format,
             remaps=remaps,
             target_remap=task.remap,
             shuffle_key=self._draw.shuffle_key,
@@ -254,7 +262,7 @@ class _Ingest:
             listen=self._listen,
         )
         entries = self._count_sources(sources, first)
-        n_rows = sum(shard.n_rows for group in second.shards.values() for shard in group)
+        n_rows = sum(count_rows(shards) for shards in second.shards.values())
         if n_rows != first.n_written:
             raise StreamtrainError(f"{n_rows} rows in shards, expected {first.n_written}")
         if "train" not in second.shards:
@@ -265,17 +273,18 @@ class _Ingest:
             )
         manifest = Manifest(
             format_version=FORMAT_VERSION,
-            format="parquet",
+            format=options.format,
             schema=self._schema(inputs, task, first, second, digests),
             splits=second.shards,
             sources=entries,
-            files=files,
+            files=files | second.files,
             seed=options.seed,
             shuffled=options.shuffle,
             block_rows=self._block_rows,
             split_fractions=dict(options.splits),
             split_by=columns.split_by,
             reject_reasons=dict(sorted(first.reasons.items())),
+            contents=second.contents,
         )
         return write_manifest(self._folder, manifest)
 

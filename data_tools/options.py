@@ -49,6 +49,9 @@ class IngestOptions:
         The positive class of a binary target.
     shuffle : bool
         Order rows at random over all sources; otherwise keep their order.
+    format : {"parquet", "zarr"}
+        Of the shards. Both hold the same rows in the same order: parquet is
+        smaller in files that other table tools read, zarr is read faster.
     block_rows : int or None
         Rows of a block; None is 8192 shuffled, 512 in order. More read
         faster, fewer mix better when the order was kept.
@@ -62,7 +65,8 @@ class IngestOptions:
         Of every source, one of `data_tools.kinds.KINDS`; None tells it by first
         bytes and name.
     target_file : Path or None
-        A .npy with the target of a .npy source; it becomes the column "target".
+        Array of the targets, where the source is an array too; of a table it
+        becomes the column "target".
     svm_width : int or None
         Columns of libsvm, 1 to this; None finds the greatest index.
     sql : str or None
@@ -90,6 +94,7 @@ class IngestOptions:
     max_categories: int = 1_000_000
     positive: str | None = None
     shuffle: bool = True
+    format: Literal["parquet", "zarr"] = "parquet"
     block_rows: int | None = None
     memory: int | None = None
     threads: int | None = None

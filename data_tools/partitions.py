@@ -131,7 +131,7 @@ class SortedRows:
 
 
 def read_sorted(
-    partitions: Partitions, key: int, *, shuffled: bool, max_bytes: int
+    partitions: Partitions, key: int, *, shuffled: bool, max_bytes: int, min_rows: int = 1024
 ) -> Iterator[SortedRows]:
     """Yield all rows by ascending key, and remove each partition once it is read.
 
@@ -145,13 +145,17 @@ def read_sorted(
         Otherwise there is one partition, in order, and it is read in parts.
     max_bytes : int
         Of memory for one loaded part. A larger partition is divided by its next bits.
+    min_rows : int
+        A part has as many, whatever `max_bytes` says.
     """
-    max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), 1024)
+    max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
     for p, n_rows in enumerate(partitions.n_rows.tolist()):
         path = partitions.path(p)
         if shuffled and n_rows > max_rows:
             smaller = _divide(partitions, p, n_rows, key, max_rows)
-            yield from read_sorted(smaller, key, shuffled=True, max_bytes=max_bytes)
+            yield from read_sorted(
+                smaller, key, shuffled=True, max_bytes=max_bytes, min_rows=min_rows
+            )
             continue
         for first in range(0, n_rows, max_rows):
             n = min(max_rows, n_rows - first)

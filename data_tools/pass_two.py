@@ -11,16 +11,15 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from data_tools.columns import ColumnPlan
 from data_tools.partitions import Partitions, SortedRows, ordinals_of, read_sorted
 from data_tools.report import Progress
 from data_tools.statistics import Moments, RowSample
 from streamtrain.kernels import packing
+from streamtrain.store.formats import open_writer
 from streamtrain.store.manifest import SPLITS, Shard
-from streamtrain.store.schema import RARE_CODE
-from streamtrain.store.shards import ShardWriter
+from streamtrain.store.schema import RARE_CODE, StoredColumns
 
 T = TypeVar("T")
 _FREE_IDS = 1 << 16
@@ -69,6 +68,10 @@ class PassTwoResult:
     ----------
     shards : dict of str to tuple of Shard
         For each split that has rows.
+    contents : dict of str to str
+        Digest of the values of each.
+    files : dict of str to str
+        Digests of other files that the format wants.
     moments : Moments
         Of the number columns of the shards: features, target, weight, exposure.
     sample : RowSample
@@ -78,6 +81,8 @@ class PassTwoResult:
     """
 
     shards: dict[str, tuple[Shard, ...]]
+    contents: dict[str, str]
+    files: dict[str, str]
     moments: Moments
     sample: RowSample
     missing: npt.NDArray[np.int64]
@@ -87,9 +92,10 @@ class PassTwoResult:
 def write_shards(
     partitions: Partitions,
     folder: Path,
-    schema: pa.Schema,
+    stored: StoredColumns,
     columns: ColumnPlan,
     *,
+    file_format: str,
     remaps: list[Remap],
     target_remap: npt.NDArray[np.float32] | None,
     shuffle_key: int,
@@ -123,10 +129,11 @@ def write_shards(
         rare[:] += np.count_nonzero(codes == 1, axis=1)
 
     writers = [
-        ShardWriter(
+        open_writer(
+            file_format,
             folder,
             name,
-            schema,
+            stored,
             block_rows=block_rows,
             on_block=on_train_block if name == "train" else None,
         )
@@ -164,8 +171,16 @@ def write_shards(
         for writer in writers:
             writer.abandon()
         raise
-    shards = {name: tuple(w.shards) for name, w in zip(SPLITS, writers, strict=True) if w.shards}
-    return PassTwoResult(shards, moments, sample, missing, rare)
+    written = {name: w for name, w in zip(SPLITS, writers, strict=True) if w.shards}
+    return PassTwoResult(
+        shards={name: tuple(w.shards) for name, w in written.items()},
+        contents={name: w.contents for name, w in written.items()},
+        files={file: digest for w in written.values() for file, digest in w.files.items()},
+        moments=moments,
+        sample=sample,
+        missing=missing,
+        rare=rare,
+    )
 
 
 def _one_ahead(items: Iterator[SortedRows]) -> Iterator[SortedRows]:

@@ -14,12 +14,14 @@ from data_tools.statistics import Moments
 from data_tools.svm_source import SvmSplitter
 from streamtrain.kernels import csv_rows, packing, strings, svm_rows
 from streamtrain.kernels.row_key import row_keys
+from streamtrain.store.schema import StoredColumns
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
+from streamtrain.store.zarr_layout import group_metadata, plan_arrays
 
 
-def warm_up() -> None:
-    """Call every kernel once, with the types that ingest uses."""
+def warm_up(file_format: str = "parquet") -> None:
+    """Call every kernel once, with the types that ingest uses, and load what a format needs."""
     text = b'1,a\n"2",b\n'
     buffer = PieceBuffer(13 << 20)
     buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
@@ -60,6 +62,11 @@ def warm_up() -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     pq.read_metadata(pa.BufferReader(sink.getvalue()))
+    if file_format == "zarr":
+        group_metadata(plan_arrays(_LIKE), n_rows=1, chunk_rows=1, shard_chunks=1)
+
+
+_LIKE = StoredColumns(numeric=("x",), categorical=(), cardinalities=(), target="y")
 
 
 if __name__ == "__main__":

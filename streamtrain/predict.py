@@ -27,7 +27,7 @@ from streamtrain.scoring import (
     scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
-from streamtrain.store.encode import EncodedRows, Encoder
+from streamtrain.store.encode import EncodedRows, Encoder, encode_array
 from streamtrain.store.tables import as_record_batch
 
 Floats = npt.NDArray[np.float32]
@@ -92,8 +92,9 @@ class Model:
         ----------
         data : mapping of column name to sequence, Arrow table or batch, or (n, D) array
             Any object with ``__arrow_c_stream__`` too. An array has the feature
-            columns in the schema's order. Missing values are None or NaN,
-            categories that training did not see count as rare.
+            columns in the schema's order; a model of arrays takes (n, ...) numbers
+            of any type. Missing values are None or NaN, categories that training
+            did not see count as rare.
 
         Returns
         -------
@@ -108,7 +109,11 @@ class Model:
         SchemaError
             If a feature column is missing or cannot be read as its kind.
         """
-        return self._predictions(self.encoder.encode(as_record_batch(data, self.schema)))
+        if self.schema.array is not None:
+            rows = encode_array(data, self.schema.array)
+        else:
+            rows = self.encoder.encode(as_record_batch(data, self.schema))
+        return self._predictions(rows)
 
     def _predictions(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         values = predictions(self.architecture, self.scores(rows), self._exposure(rows))
@@ -298,6 +303,8 @@ class Model:
 
     def _check_encoding(self, dataset: Dataset) -> None:
         def shape(schema: Any) -> list[tuple[str, str, str]]:
+            if schema.array is not None:
+                return [("", "array", str(schema.array.shape))]
             return [(c.name, c.kind, c.vocabulary_digest) for c in schema.columns]
 
         if shape(dataset.schema) != shape(self.schema):

@@ -15,7 +15,7 @@ from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.model.models import Model
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
-from streamtrain.reader.windows import row_bytes
+from streamtrain.reader.windows import handover_bytes, row_bytes
 from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
@@ -97,7 +97,8 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
     n_scores = model.architecture.n_scores
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
-        "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset),
+        "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset)
+        + handover_bytes(dataset, SCORING_ROWS),
         "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
         "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,

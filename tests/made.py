@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from itertools import cycle
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 
-from streamtrain.store import shards as store_shards
-from streamtrain.store.manifest import Manifest, write_manifest
+from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
 from streamtrain.store.schema import (
     FIRST_CODE,
     QUANTILE_PROBABILITIES,
+    ArrayFeatures,
     Column,
     NumericStatistics,
     Schema,
+    StoredFeatures,
     Target,
 )
-from streamtrain.store.shards import ShardWriter, arrow_schema
+from streamtrain.store.shards import ShardWriter
 from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
+from streamtrain.store.zarr_layout import plan_arrays
+from streamtrain.store.zarr_shards import ZarrWriter
 
 
 def statistics(values):
@@ -59,6 +61,7 @@ def make_dataset(
     missing=0.0,
     seed=0,
     legible=False,
+    file_format="parquet",
 ):
     """Write a dataset whose target follows from its columns.
 
@@ -74,6 +77,8 @@ def make_dataset(
         The target is a count, or 1.5 times one, over an exposure of 0.25 to 4.
     legible : bool
         Every column of row i holds i.
+    file_format : {"parquet", "zarr"}
+        Zarr wants one size of blocks.
     """
     sizes = (block_rows,) if isinstance(block_rows, int) else tuple(block_rows)
     rng = np.random.default_rng(seed)
@@ -105,7 +110,7 @@ def make_dataset(
         weight = rng.uniform(0.5, 2.0, n).astype(np.float32)
         parts[split] = (numeric, codes, np.asarray(target, np.float32), weight, exposure)
     if legible:
-        cardinalities = tuple(n_rows for _ in cardinalities)
+        cardinalities = tuple(max(n_rows, c) for c in cardinalities)
     numeric, _, target, weight, exposure = parts["train"]
     if exposed:
         n_classes = 0
@@ -142,21 +147,23 @@ def make_dataset(
         exposure_statistics=statistics(exposure) if exposed else None,
     )
     folder.mkdir(parents=True)
-    shards = {}
+    shards, contents, files = {}, {}, {}
     for split, (x, k, y, w, e) in parts.items():
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
-        shards[split] = write_shards(folder, split, schema, columns, sizes, shard_blocks)
-    files = {}
+        write = write_parquet if file_format == "parquet" else write_zarr
+        writer = write(folder, split, schema, columns, sizes, shard_blocks)
+        shards[split], contents[split] = tuple(writer.shards), writer.contents
+        files |= writer.files
     for f, c in enumerate(cardinalities):
         name, digest = write_vocabulary(folder, f"c{f}", *categories(c))
         files[name] = digest
     write_manifest(
         folder,
         Manifest(
-            format_version=1,
-            format="parquet",
+            format_version=FORMAT_VERSION,
+            format=file_format,
             schema=schema,
             splits=shards,
             sources=(),
@@ -165,19 +172,22 @@ def make_dataset(
             shuffled=True,
             block_rows=max(sizes),
             split_fractions={},
+            contents=contents,
         ),
     )
     return folder
 
 
-def write_shards(folder, split, schema, columns, sizes, shard_blocks):
+def write_parquet(folder, split, schema, columns, sizes, shard_blocks):
     """Write columns in blocks of the given sizes, in turn."""
     n_rows, done, n_blocks = len(columns[0]), 0, 0
-    with (
-        # A shard then ends where this says so, and not by its bytes.
-        mock.patch.object(store_shards, "_SHARD_BYTES", 1 << 40),
-        ShardWriter(folder, split, arrow_schema(schema), block_rows=max(sizes)) as writer,
-    ):
+    with ShardWriter(
+        folder,
+        split,
+        schema.stored,
+        block_rows=max(sizes),
+        shard_bytes=1 << 40,  # a shard then ends where this says so, and not by its bytes
+    ) as writer:
         for size in cycle(sizes):
             if done == n_rows:
                 break
@@ -187,4 +197,72 @@ def write_shards(folder, split, schema, columns, sizes, shard_blocks):
             done, n_blocks = done + take, n_blocks + 1
             if shard_blocks and n_blocks % shard_blocks == 0:
                 writer.end_shard()
-    return tuple(writer.shards)
+    return writer
+
+
+def write_zarr(folder, split, schema, columns, sizes, shard_blocks):
+    """Write columns in blocks of one size, `shard_blocks` to a shard."""
+    (block_rows,) = sizes
+    row_bytes = sum(array.row_bytes for array in plan_arrays(schema.stored))
+    shard_bytes = shard_blocks * block_rows * row_bytes if shard_blocks else 1 << 40
+    with ZarrWriter(
+        folder, split, schema.stored, block_rows=block_rows, shard_bytes=shard_bytes
+    ) as writer:
+        writer.append(columns)
+    return writer
+
+
+def make_array_dataset(
+    folder,
+    *,
+    n_rows=200,
+    block_rows=16,
+    shard_blocks=3,
+    legible=True,
+    seed=0,
+    dtype="uint8",
+    shape=(2, 3),
+):
+    """Write a dataset of arrays whose row i holds i in every place, or random values."""
+    rng = np.random.default_rng(seed)
+    stored = StoredFeatures(dtype, shape)
+    if legible:
+        values = np.repeat(np.arange(n_rows), stored.n_values).reshape(n_rows, -1)
+    else:
+        values = rng.integers(0, 100, (n_rows, stored.n_values))
+    values = values.astype(dtype)
+    target = (np.arange(n_rows) % 2 if legible else rng.integers(0, 2, n_rows)).astype(np.float32)
+    folder.mkdir(parents=True)
+    shard_bytes = shard_blocks * block_rows * (stored.feature_bytes + 4)
+    with ZarrWriter(
+        folder, "train", stored, block_rows=block_rows, shard_bytes=shard_bytes
+    ) as writer:
+        for row, y in zip(values, target, strict=True):
+            writer.matrix[writer.n_filled] = np.frombuffer(row.tobytes() + y.tobytes(), np.uint8)
+            writer.advance(1)
+    schema = Schema(
+        columns=(),
+        target=Target(
+            "target", "binary", ("0", "1"), (0.0, 1.0), False, (0, 0), statistics(target), 1.0
+        ),
+        features=ArrayFeatures(
+            dtype, shape, tuple(statistics(values[:, j]) for j in range(stored.n_values))
+        ),
+    )
+    write_manifest(
+        folder,
+        Manifest(
+            format_version=FORMAT_VERSION,
+            format="zarr",
+            schema=schema,
+            splits={"train": tuple(writer.shards)},
+            sources=(),
+            files=writer.files,
+            seed=0,
+            shuffled=True,
+            block_rows=block_rows,
+            split_fractions={},
+            contents={"train": writer.contents},
+        ),
+    )
+    return folder

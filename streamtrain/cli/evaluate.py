@@ -72,6 +72,12 @@ def evaluate(
                 where="--split",
                 remedy="leave it out, or give a dataset",
             )
+        if model.schema.array is not None:
+            raise ConfigError(
+                "a model of arrays is evaluated on a dataset: raw arrays hold no target",
+                where=sources[0],
+                remedy="ingest it with its --target-file",
+            )
         from data_tools.raw_rows import read_raw
 
         counts = {"rows_unreadable": 0}

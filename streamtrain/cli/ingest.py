@@ -86,7 +86,8 @@ def _summary(report: IngestReport, out: Path) -> str:
     "--target-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A .npy with the target of a .npy source, in place of --target.",
+    help="Targets of SOURCE in place of --target: a .npy for a .npy of rows; with --format zarr "
+    ".npy, IDX (or .gz) or Zarr for arrays of any shape.",
 )
 @click.option(
     "--sql",
@@ -179,15 +180,15 @@ def _summary(report: IngestReport, out: Path) -> str:
     type=int,
     metavar="N",
     show_default="8192, with --no-shuffle 512",
-    help="Rows of a block, at most 16384.",
+    help="Rows of a block, at most 16384, in zarr 1048576.",
 )
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["parquet"]),
+    type=click.Choice(["parquet", "zarr"]),
     default="parquet",
     show_default=True,
-    help="Format of the shards.",
+    help="Format of the shards: zarr is read faster, parquet by more tools.",
 )
 @memory_option
 @threads_option
@@ -209,7 +210,8 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
         streamtrain ingest events/ --out events --target label
-    """
+        streamtrain ingest images.npy --target-file digits.npy --format zarr --out digits
+    """  # fmt: skip
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 
@@ -271,6 +273,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         max_categories=given["max_categories"],
         positive=given["positive"],
         shuffle=not given["no_shuffle"],
+        format=given["file_format"],
         block_rows=given["block_rows"],
         memory=given["memory"],
         threads=given["threads"] or None,

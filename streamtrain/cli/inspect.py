@@ -51,7 +51,7 @@ def _dataset_report(path: Path) -> dict[str, Any]:
         splits[name] = {
             "rows": manifest.n_rows(name),
             "shards": len(shards),
-            "blocks": sum(len(s.blocks) for s in shards),
+            "blocks": len(manifest.blocks(name)),
             "bytes": sum(s.n_bytes for s in shards),
         }
     block_rows = [block.n_rows for _, block in manifest.blocks("train")]
@@ -68,6 +68,7 @@ def _dataset_report(path: Path) -> dict[str, Any]:
         "weight": schema.weight,
         "exposure": schema.exposure,
         "columns": msgspec.to_builtins(schema.columns),
+        "features": msgspec.to_builtins(schema.array),
         "sources": msgspec.to_builtins(manifest.sources),
         "reject_reasons": manifest.reject_reasons,
         "pass": {
@@ -87,6 +88,7 @@ def _show_dataset(report: dict[str, Any]) -> None:
             ("dataset", report["path"]),
             ("fingerprint", report["fingerprint"]),
             ("target", f"{target['name']}: {target['task']}{classes}"),
+            ("format", report["format"]),
             ("order", "shuffled" if report["shuffled"] else "as in the source"),
             ("label runs", f"{figure(target['run_length'], 3)} rows of equal target in a row"),
             ("sources", f"{len(report['sources'])} files, {rejected:,} rows rejected"),
@@ -105,6 +107,16 @@ def _show_dataset(report: dict[str, Any]) -> None:
             ),
         ]
     )
+    features = report["features"]
+    if features is not None:
+        of = features["statistics"]
+        shape = " x ".join(map(str, features["shape"]))
+        click.echo(
+            f"features    {shape} {features['dtype']}, statistics of "
+            f"{'each position' if len(of) > 1 else 'all values together'}, "
+            f"min {figure(min(s['minimum'] for s in of), 4)}  "
+            f"max {figure(max(s['maximum'] for s in of), 4)}"
+        )
     for reason, n in report["reject_reasons"].items():
         click.echo(f"rejected    {n:,} rows: {reason}")
     width = max((len(c["name"]) for c in report["columns"]), default=0)

@@ -129,6 +129,12 @@ def _raw_pieces(
     encoding: str,
     kind: str | None,
 ) -> Iterator[Piece]:
+    if model.schema.array is not None:
+        from data_tools.array_rows import read_array_rows
+
+        for rows in read_array_rows(sources, model.schema, memory=memory):
+            yield rows, len(rows.numeric), None, []
+        return
     from data_tools.raw_rows import read_raw
 
     for raw in read_raw(

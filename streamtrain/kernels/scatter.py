@@ -76,6 +76,73 @@ def scatter_block(
 
 
 @kernel
+def scatter_rows(
+    numeric_rows, codes_rows, target_rows, weight_rows, exposure_rows, cardinality, places,
+    numeric, codes, target, weight, exposure,
+):  # fmt: skip
+    """Copy every row of a block to its place; return the codes that are out of range.
+
+    Parameters
+    ----------
+    numeric_rows : (r, D) float32, C order, read
+    codes_rows : (r, F) uint8, uint16 or int32, C order, read
+    target_rows : (r,) float32, read
+    weight_rows, exposure_rows : (r,) float32, or empty where the window has none, read
+    cardinality : (F,) int32, read
+        See `scatter_block`. A window that got a code beyond it must not be used.
+    places : (r,) int32, read
+        Row of the window for each row of the block.
+    numeric : (n, D) float32, C order, written
+    codes : (n, F) int32, C order, written
+    target : (n,) float32, written
+    weight, exposure : (n,) float32 or empty, written
+
+    Notes
+    -----
+    Codes are counted rather than branched upon, and places are unsigned: both keep
+    the loop over fields free of tests, so that it widens several codes at once.
+    """
+    n_numeric, n_fields = numeric.shape[1], codes.shape[1]
+    n_beyond = 0
+    for r in range(places.shape[0]):
+        p = np.uint32(places[r])
+        for j in range(n_numeric):
+            numeric[p, j] = numeric_rows[r, j]
+        for f in range(n_fields):
+            code = np.int32(codes_rows[r, f])
+            # A negative code is a very large one here.
+            n_beyond += np.uint32(code) >= np.uint32(cardinality[f])
+            codes[p, f] = code
+        target[p] = target_rows[r]
+        if weight.shape[0] > 0:
+            weight[p] = weight_rows[r]
+        if exposure.shape[0] > 0:
+            exposure[p] = exposure_rows[r]
+    return n_beyond
+
+
+@kernel
+def scatter_bytes(features_rows, target_rows, places, features, target):
+    """Copy rows of W bytes, whatever their values, to their places.
+
+    Parameters
+    ----------
+    features_rows : (r, W) uint8, C order, read
+    target_rows : (r,) float32, read
+    places : (r,) int32, read
+        Row of the window for each row of the block.
+    features : (n, W) uint8, C order, written
+    target : (n,) float32, written
+    """
+    width = features.shape[1]
+    for r in range(places.shape[0]):
+        p = np.uint32(places[r])
+        for j in range(width):
+            features[p, j] = features_rows[r, j]
+        target[p] = target_rows[r]
+
+
+@kernel
 def class_indices(values, target, rows):
     """Replace class values by their index, -1 where a value is no class.
 

@@ -29,7 +29,8 @@ def plan_network(
     ConfigError
         If the options do not fit.
     """
-    kind = options.numeric_encoding or "quantile"
+    # The values of an array are of one kind: they need no curve each.
+    kind = options.numeric_encoding or ("standard" if schema.array else "quantile")
     columns = tuple(plan_encoding(c, kind, bins=options.bins) for c in schema.numeric)
     cardinalities = (*(c.cardinality for c in schema.categorical), *cross_sizes)
     return _network(model, options, columns, cardinalities)

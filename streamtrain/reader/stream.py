@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from streamtrain.errors import ConfigError, StreamtrainError
 from streamtrain.reader.order import Cursor, OrderSettings, epoch_windows
 from streamtrain.reader.prefetch import prefetch
-from streamtrain.reader.windows import Floats, Rows, Window, WindowFiller, allocate_rows
+from streamtrain.reader.windows import (
+    Floats,
+    HandOver,
+    Rows,
+    Window,
+    WindowFiller,
+    allocate_rows,
+)
 from streamtrain.store.dataset import Dataset, IoMethod
 
 
@@ -105,6 +112,7 @@ class EpochReader:
         )
         self.times = self._filler.times
         self._spill = allocate_rows(dataset, min(batch_size, self.n_rows))
+        self._hand_over = HandOver(dataset, batch_size)
 
     def close(self) -> None:
         """Let the reading threads end."""
@@ -144,25 +152,30 @@ class EpochReader:
                     spill.put(n_spilt, window.rows.slice(at, at + take))
                     n_spilt, at = n_spilt + take, at + take
                     if n_spilt == size:
-                        yield Segment(spill.slice(0, size), size, cursor.epoch, position)
+                        yield from self._segments(spill.slice(0, size), cursor.epoch, position)
                         position, n_spilt = position + size, 0
                 whole = (n - at) // size * size
                 if whole:
                     rows = window.rows.slice(at, at + whole)
-                    yield Segment(rows, size, cursor.epoch, position)
+                    yield from self._segments(rows, cursor.epoch, position)
                     position, at = position + whole, at + whole
                 if at < n:
                     spill.put(n_spilt, window.rows.slice(at, n))
                     n_spilt += n - at
                 self._filler.give_back(window)
         if n_spilt and position < end:
-            yield Segment(spill.slice(0, n_spilt), size, cursor.epoch, position)
+            yield from self._segments(spill.slice(0, n_spilt), cursor.epoch, position)
             position += n_spilt
         if position != end:
             raise StreamtrainError(
                 f"the epoch delivered {position} rows, expected {end}",
                 where=f"epoch {cursor.epoch}",
             )
+
+    def _segments(self, rows: Rows, epoch: int, first_row: int) -> Iterator[Segment]:
+        for piece in self._hand_over.pieces(rows):
+            yield Segment(piece, self.batch_size, epoch, first_row)
+            first_row += piece.n_rows
 
     def _waited(self, windows: Iterator[Window]) -> Iterator[Window]:
         while True:

@@ -1,6 +1,7 @@
 """Windows filled from blocks: fetch, check, and scatter each row to its shuffled place.
 
-    block   | col 0 | col 1 | ... |        bytes, checked, from one pread
+    block   | col 0 | col 1 | ... |        bytes, checked: Parquet's columns, or
+            | rows | rows |                a chunk of each Zarr array
                |  r0 -> place 5   r1 -> place 0   ...
     window  numeric (n, D)   codes (n, F)   target (n,)   row-major, reused
 
@@ -14,13 +15,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtrain.errors import CorruptShardError
-from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.scatter import class_indices
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.store.dataset import Dataset, IoMethod
 
@@ -35,14 +37,14 @@ class Rows:
     Parameters
     ----------
     numeric : (n, D) float32
-        NaN is missing.
+        NaN is missing. In a window of an array dataset the type it is stored in.
     codes : (n, F) int32
     target : (n,) float32
         Class index, or the value where there are no classes.
     weight, exposure : (n,) float32, or (0,) where the dataset has none
     """
 
-    numeric: Floats
+    numeric: npt.NDArray[Any]
     codes: Codes
     target: Floats
     weight: Floats
@@ -79,8 +81,9 @@ class Rows:
 def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
     """Return uninitialised rows with the columns of a dataset."""
     schema = dataset.schema
+    kind = schema.array.dtype if schema.array else "float32"
     return Rows(
-        np.empty((n_rows, len(schema.numeric)), np.float32),
+        np.empty((n_rows, len(schema.numeric)), kind),
         np.empty((n_rows, len(schema.categorical)), np.int32),
         np.empty(n_rows, np.float32),
         np.empty(n_rows if schema.weight else 0, np.float32),
@@ -88,8 +91,62 @@ def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
     )
 
 
+class HandOver:
+    """Rows on their way to a model, as float32: narrow types stay in windows alone.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    batch_size : int
+
+    Notes
+    -----
+    Whole batches at a time, about 4 MiB of them, so that what was widened is
+    still in cache when it is used. Rows that are float32 are passed on as they are.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int) -> None:
+        array = dataset.schema.array
+        self._rows: int | None = None
+        if array is not None and array.dtype != "float32":
+            self._rows = handover_rows(dataset, batch_size)
+            self._wide = np.empty((self._rows, array.stored.n_values), np.float32)
+
+    def pieces(self, rows: Rows) -> Iterator[Rows]:
+        """Yield rows of whole batches in turn, each valid until the next."""
+        if self._rows is None:
+            yield rows
+            return
+        for start in range(0, rows.n_rows, self._rows):
+            piece = rows.slice(start, min(start + self._rows, rows.n_rows))
+            wide = self._wide[: piece.n_rows]
+            np.copyto(wide, piece.numeric)
+            yield replace(piece, numeric=wide)
+
+
+def handover_rows(dataset: Dataset, batch_size: int) -> int:
+    """Return the rows that are float32 at a time, 0 where windows hold them as such."""
+    array = dataset.schema.array
+    if array is None or array.dtype == "float32":
+        return 0
+    batch_bytes = 4 * array.stored.n_values * batch_size
+    return batch_size * max(_HANDOVER_BYTES // batch_bytes, 1)
+
+
+_HANDOVER_BYTES = 4 << 20
+
+
+def handover_bytes(dataset: Dataset, batch_size: int) -> int:
+    """Return the memory of `HandOver`."""
+    array = dataset.schema.array
+    return 4 * array.stored.n_values * handover_rows(dataset, batch_size) if array else 0
+
+
 def row_bytes(dataset: Dataset) -> int:
     """Return the bytes of a row in a window, with its place in the permutation."""
+    array = dataset.schema.array
+    if array is not None:
+        return array.stored.feature_bytes + 4 + 4
     return 4 * len(dataset.schema.value_names) + 4
 
 
@@ -153,9 +210,8 @@ class WindowFiller:
         self._split = split
         self._settings = settings
         self._io = io
-        self._located = dataset.manifest.blocks(split)
-        self._block_bytes = max(block.n_bytes for _, block in self._located)
-        self._cardinality = np.array([c.cardinality for c in dataset.schema.categorical], np.int32)
+        self._blocks = [block for _, block in dataset.manifest.blocks(split)]
+        self._block_bytes = max(block.n_bytes for block in self._blocks)
         values = np.empty(0, np.float32) if class_values is None else class_values
         self._class_values = values
         self._free = [allocate_rows(dataset, window_rows) for _ in range(n_buffers)]
@@ -191,7 +247,7 @@ class WindowFiller:
         jobs = []
         start = 0
         for number in plan.blocks:
-            n_rows = self._located[number][1].n_rows
+            n_rows = self._blocks[number].n_rows
             jobs.append((number, places[start : start + n_rows]))
             start += n_rows
         if self._pool is None:
@@ -214,8 +270,7 @@ class WindowFiller:
             yield self.fill(plan)
 
     def _scatter(self, number: int, places: Codes, rows: Rows) -> None:
-        located = self._located[number]
-        layout = self._dataset.block_layout(located[1])
+        block = self._blocks[number]
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
             n_bytes = self._block_bytes if self._io == "pread" else 0
@@ -223,30 +278,28 @@ class WindowFiller:
         started = time.perf_counter()
         scattered_s = 0.0
 
-        def scatter(block: npt.NDArray[np.uint8]) -> int:
+        def scatter(chunks: list[npt.NDArray[np.uint8]]) -> int:
             nonlocal scattered_s
             arrived = time.perf_counter()
-            bad = scatter_block(
+            bad = self._dataset.format.scatter(
                 block,
-                layout.n_rows,
-                layout.stride,
+                chunks,
                 places,
-                rows.numeric,
-                rows.codes,
-                rows.target,
-                rows.weight,
-                rows.exposure,
-                self._cardinality,
+                numeric=rows.numeric,
+                codes=rows.codes,
+                target=rows.target,
+                weight=rows.weight,
+                exposure=rows.exposure,
             )
             scattered_s = time.perf_counter() - arrived
-            return int(bad)
+            return bad
 
-        bad = self._dataset.with_block(self._split, number, located, buffer, scatter, io=self._io)
+        bad = self._dataset.with_block(block, buffer, scatter, io=self._io)
         self.times.decode_s += scattered_s
         self.times.read_s += time.perf_counter() - started - scattered_s
         if bad >= 0:
             name = self._dataset.schema.value_names[bad]
             raise CorruptShardError(
                 f"column {name!r} holds a code that its vocabulary does not",
-                where=self._dataset.block_name(self._split, number),
+                where=self._dataset.part_name(block.parts[0]),
             )

@@ -6,7 +6,6 @@ import contextlib
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -16,20 +15,19 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ConfigError, CorruptShardError
-from streamtrain.store.manifest import Block, Manifest, read_manifest
+from streamtrain.store.formats import block_format
+from streamtrain.store.manifest import (
+    Block,
+    Manifest,
+    Part,
+    StoredBlock,
+    aligned,
+    read_manifest,
+)
 from streamtrain.store.schema import Schema
 
 IoMethod = Literal["pread", "mmap"]
-_MAX_HEADER_BYTES = 4096
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class BlockLayout:
-    """Where a block's columns lie: each takes `stride` bytes that end in its values."""
-
-    n_rows: int
-    stride: int
 
 
 class Dataset:
@@ -48,6 +46,7 @@ class Dataset:
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
         self.manifest = manifest
+        self.format = block_format(manifest, where=str(path))
 
     @property
     def schema(self) -> Schema:
@@ -75,56 +74,31 @@ class Dataset:
             )
         return self.manifest.n_rows(split)
 
-    def block_name(self, split: str, number: int) -> str:
+    def part_name(self, part: Part) -> str:
         """Return "shard, block k" for messages."""
-        shards = self.manifest.splits[split]
-        index, _ = self.manifest.blocks(split)[number]
-        first = sum(len(shard.blocks) for shard in shards[:index])
-        return f"{self.path / shards[index].name}, block {number - first}"
-
-    def block_layout(self, block: Block) -> BlockLayout:
-        """Return where the columns of a block lie.
-
-        Raises
-        ------
-        CorruptShardError
-            If its bytes cannot hold its rows.
-        """
-        n_columns = len(self.schema.value_names)
-        stride, rest = divmod(block.n_bytes, n_columns)
-        if rest or not 0 <= stride - 4 * block.n_rows <= _MAX_HEADER_BYTES:
-            raise CorruptShardError(
-                f"{block.n_bytes} bytes cannot hold {block.n_rows} rows of {n_columns} columns",
-                where=str(self.path),
-            )
-        return BlockLayout(block.n_rows, stride)
+        return f"{self.path / part.shard.name}, block {part.number}"
 
     def with_block(
         self,
-        split: str,
-        number: int,
-        located: tuple[int, Block],
+        block: StoredBlock,
         buffer: npt.NDArray[np.uint8],
-        consume: Callable[[npt.NDArray[np.uint8]], T],
+        consume: Callable[[list[npt.NDArray[np.uint8]]], T],
         *,
         io: IoMethod = "pread",
     ) -> T:
-        """Call `consume` with the bytes of a block, checked against their digest.
+        """Call `consume` with the bytes of a block, checked against their digests.
 
         Parameters
         ----------
-        split : str
-        number : int
-            Of the block in its split, for messages.
-        located : tuple of int and Block
+        block : StoredBlock
             As `Manifest.blocks` gives it.
         buffer : (n,) uint8
-            At least as long as the block; "pread" reads into it.
+            At least `block.n_bytes` long; "pread" reads into it.
         consume : callable
-            Takes a (n_bytes,) uint8 array that is gone when it returns.
+            Takes a (n_bytes,) uint8 array for each part, gone when it returns.
         io : {"pread", "mmap"}
             Copy from the page cache, or map; hashing a mapped range first makes
-            its page faults sequential. The map is closed with the block, because
+            its page faults sequential. A map is closed with the block, because
             mapped pages count as resident memory.
 
         Raises
@@ -132,61 +106,60 @@ class Dataset:
         CorruptShardError
             If the bytes are not those that were written, or are not there.
         """
-        index, block = located
-        shard = self.manifest.splits[split][index]
-        where = self.path / shard.name
+        self.format.check(block)
+        chunks: list[npt.NDArray[np.uint8]] = []
+        start = 0
+        with contextlib.ExitStack() as stack:
+            try:
+                for part in block.parts:
+                    n_bytes = part.block.n_bytes
+                    view = buffer[start : start + n_bytes] if io == "pread" else None
+                    chunks.append(self._checked(part, view, stack))
+                    start += aligned(n_bytes)
+                return consume(chunks)
+            finally:
+                chunks.clear()
+
+    def _checked(
+        self,
+        part: Part,
+        buffer: npt.NDArray[np.uint8] | None,
+        stack: contextlib.ExitStack,
+    ) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a part: read into `buffer`, or mapped until `stack` unwinds."""
+        where = self.path / part.shard.name
         try:
             fd = os.open(where, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise CorruptShardError("missing", where=str(where)) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CorruptShardError("missing", where=self.part_name(part)) from error
         except OSError as error:
             raise durable.as_read_error(error, where) from error
         try:
-            if io == "pread":
-                view = buffer[: block.n_bytes]
-                self._check_size(_pread(fd, block, view), split, number, block)
-                self._check_digest(view, split, number, block)
-                return consume(view)
-            available = os.fstat(fd).st_size - block.offset
-            self._check_size(min(max(available, 0), block.n_bytes), split, number, block)
-            start = block.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-            skip = block.offset - start
-            mapped = mmap.mmap(fd, skip + block.n_bytes, access=mmap.ACCESS_COPY, offset=start)
-            try:
-                view = np.frombuffer(mapped, np.uint8, block.n_bytes, skip)
-                try:
-                    self._check_digest(view, split, number, block)
-                    return consume(view)
-                finally:
-                    del view
-            finally:
-                # A map cannot be closed while an array shows it, and the traceback of
-                # an error keeps one: the map then goes with the error.
-                with contextlib.suppress(BufferError):
-                    mapped.close()
+            if buffer is not None:
+                view: npt.NDArray[np.uint8] | None = buffer
+                n_read = _pread(fd, part.block, buffer)
+            else:
+                available = max(os.fstat(fd).st_size - part.block.offset, 0)
+                n_read = min(available, part.block.n_bytes)
+                view = _map(fd, part.block, stack) if n_read == part.block.n_bytes else None
         except OSError as error:
             raise durable.as_read_error(error, where) from error
         finally:
             os.close(fd)
-
-    def _check_size(self, n_read: int, split: str, number: int, block: Block) -> None:
-        if n_read < block.n_bytes:
+        if view is None or n_read < part.block.n_bytes:
             raise CorruptShardError(
-                f"truncated: {n_read} of {block.n_bytes} bytes",
-                where=self.block_name(split, number),
+                f"truncated: {n_read} of {part.block.n_bytes} bytes",
+                where=self.part_name(part),
                 remedy="restore the file or ingest again",
             )
-
-    def _check_digest(
-        self, view: npt.NDArray[np.uint8], split: str, number: int, block: Block
-    ) -> None:
         digest = xxhash.xxh3_64_hexdigest(view.data)
-        if digest != block.digest:
+        if digest != part.block.digest:
             raise CorruptShardError(
-                f"damaged: digest {digest}, expected {block.digest}",
-                where=self.block_name(split, number),
+                f"damaged: digest {digest}, expected {part.block.digest}",
+                where=self.part_name(part),
                 remedy="restore the file or ingest again",
             )
+        return view
 
 
 def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:
@@ -197,6 +170,21 @@ def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:
             break
         n_read += n
     return n_read
+
+
+def _map(fd: int, block: Block, stack: contextlib.ExitStack) -> npt.NDArray[np.uint8]:
+    start = block.offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+    skip = block.offset - start
+    mapped = mmap.mmap(fd, skip + block.n_bytes, access=mmap.ACCESS_COPY, offset=start)
+    stack.callback(_unmap, mapped)
+    return np.frombuffer(mapped, np.uint8, block.n_bytes, skip)
+
+
+def _unmap(mapped: mmap.mmap) -> None:
+    # A map cannot be closed while an array shows it, and the traceback of an error
+    # keeps one: the map then goes with the error.
+    with contextlib.suppress(BufferError):
+        mapped.close()
 
 
 def open_dataset(path: str | os.PathLike[str]) -> Dataset:
@@ -223,7 +211,11 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
             try:
                 size = file.stat().st_size
             except OSError as error:
-                raise CorruptShardError("missing", where=where, remedy="ingest again") from error
+                raise CorruptShardError(
+                    f"missing, with its {len(shard.blocks)} blocks",
+                    where=where,
+                    remedy="restore the file or ingest again",
+                ) from error
             if size != shard.n_bytes:
                 raise CorruptShardError(
                     f"{size} bytes, expected {shard.n_bytes}",

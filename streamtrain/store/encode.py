@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
 from streamtrain.store.dates import is_time, part_of, read_times
-from streamtrain.store.schema import MISSING_CODE, Column, Schema
+from streamtrain.store.schema import MISSING_CODE, ArrayFeatures, Column, Schema
 from streamtrain.store.string_table import MissingTexts, StringIndex, TextCells, parse_cells
 from streamtrain.store.vocabulary import Vocabulary
 
@@ -44,6 +44,35 @@ class EncodedRows:
     target: Float32 | None
     weight: Float32 | None
     exposure: Float32 | None
+
+
+def encode_array(data: Any, features: ArrayFeatures, *, where: str = "rows") -> EncodedRows:
+    """Return rows of an array as a model reads them.
+
+    Parameters
+    ----------
+    data : array_like
+        (n, D) or (n, *shape) numbers of any type; NaN is missing.
+    features : ArrayFeatures
+    where : str
+        What messages call it.
+
+    Raises
+    ------
+    SchemaError
+        If it has another shape, or holds no numbers.
+    """
+    rows = np.asarray(data)
+    shape, n_values = features.shape, features.stored.n_values
+    if rows.shape[1:] not in {shape, (n_values,)}:
+        raise SchemaError(
+            f"rows of shape {rows.shape[1:]}, the model was trained on {shape}", where=where
+        )
+    if rows.dtype.kind not in "buif":
+        raise SchemaError(f"holds {rows.dtype}, expected numbers", where=where)
+    n = len(rows)
+    numeric = np.ascontiguousarray(rows.reshape(n, n_values), np.float32)
+    return EncodedRows(numeric, np.empty((n, 0), np.int32), None, None, None)
 
 
 class Encoder:

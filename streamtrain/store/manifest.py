@@ -1,13 +1,16 @@
 """dataset.json: what a dataset holds, where, and the digest of every byte of it.
 
 The manifest is committed last; a directory without one is not a dataset. Its
-`fingerprint` covers contents alone (schema, vocabularies, the rows of every
-block), so the same table from another kind of file gives the same one; its
-`digest` covers the whole manifest, so that a damaged one is noticed.
+`fingerprint` covers contents alone (schema, vocabularies, the values of every
+block), so the same table gives the same one whatever kind of file it came from
+and whatever format it is stored in; its `digest` covers the whole manifest, so
+that a damaged one is noticed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -15,10 +18,19 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ManifestError, NoInputError
-from streamtrain.store.schema import FIRST_CODE, Schema
+from streamtrain.store.schema import (
+    FEATURE_TYPES,
+    FIRST_CODE,
+    MAX_ROW_VALUES,
+    ArrayFeatures,
+    Schema,
+)
 
 MANIFEST_NAME = "dataset.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version 1 had Parquet alone, and fingerprints over its bytes: it is still read."""
+MAX_BLOCK_ROWS = 1 << 20
+"""Rows that any block can have: what readers take memory for is bounded."""
 SPLITS = ("train", "valid", "test")
 _MAX_BYTES = 1 << 30
 
@@ -32,7 +44,7 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     digest: str
 
 
-class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One data file.
 
     Parameters
@@ -44,6 +56,9 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest : str
         xxh3-128 of the whole file, hex.
     blocks : tuple of Block
+    array : str
+        In Zarr, the array that the file is a range of; the same rows of other
+        arrays are in shards of their own. "" where a shard has all columns.
     """
 
     name: str
@@ -51,6 +66,41 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     n_bytes: int
     digest: str
     blocks: tuple[Block, ...]
+    array: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a block's values lie in one shard: the `number`-th block of it."""
+
+    shard: Shard
+    number: int
+    block: Block
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlock:
+    """Rows that are read at once: one part in each array of its format, in order."""
+
+    parts: tuple[Part, ...]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return self.parts[0].block.n_rows
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a buffer that holds all parts, each at a multiple of `ALIGNMENT`."""
+        return sum(aligned(part.block.n_bytes) for part in self.parts)
+
+
+ALIGNMENT = 64
+
+
+def aligned(n_bytes: int) -> int:
+    """Return `n_bytes` rounded up to `ALIGNMENT`."""
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,8 +125,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Parameters
     ----------
     format_version : int
-    format : str
-        "parquet".
+    format : {"parquet", "zarr"}
     schema : Schema
     splits : dict of str to tuple of Shard
         For each of train, valid, test that has rows.
@@ -92,6 +141,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_fractions : dict of str to float
     split_by : str or None
     reject_reasons : dict of str to int
+    contents : dict of str to str
+        For each split the xxh3-128 of its values (`ContentsDigest`), which do
+        not depend on the format. Not in version 1.
     fingerprint, digest : str
         Set by `write_manifest`.
     """
@@ -108,20 +160,26 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_fractions: dict[str, float]
     split_by: str | None = None
     reject_reasons: dict[str, int] = {}
+    contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 
     def n_rows(self, split: str) -> int:
         """Return the rows of a split, 0 if it is not there."""
-        return sum(shard.n_rows for shard in self.splits.get(split, ()))
+        return count_rows(self.splits.get(split, ()))
 
-    def blocks(self, split: str) -> list[tuple[int, Block]]:
-        """Return (index of the shard, block) of every block of a split, in order."""
-        return [
-            (i, block)
-            for i, shard in enumerate(self.splits.get(split, ()))
-            for block in shard.blocks
-        ]
+    def blocks(self, split: str) -> list[tuple[int, StoredBlock]]:
+        """Return (number, block) of every block of a split, in order."""
+        arrays: dict[str, list[Part]] = {}
+        for shard in self.splits.get(split, ()):
+            parts = arrays.setdefault(shard.array, [])
+            parts.extend(Part(shard, k, block) for k, block in enumerate(shard.blocks))
+        return list(enumerate(map(StoredBlock, zip(*arrays.values(), strict=True))))
+
+
+def count_rows(shards: Sequence[Shard]) -> int:
+    """Return the rows of a split: those of its first array, all have the same."""
+    return sum(shard.n_rows for shard in shards if shard.array == shards[0].array)
 
 
 def _canonical(value: object) -> bytes:
@@ -129,17 +187,30 @@ def _canonical(value: object) -> bytes:
 
 
 def _sealed(manifest: Manifest) -> Manifest:
-    contents = {
-        "format_version": manifest.format_version,
+    columns: dict[str, object] = {
         "columns": manifest.schema.columns,
         "target": manifest.schema.target,
         "weight": manifest.schema.weight,
         "exposure": manifest.schema.exposure,
-        "splits": {
+    }
+    if manifest.schema.array is not None:
+        columns["features"] = manifest.schema.array
+    contents: dict[str, object]
+    if isinstance(manifest.contents, msgspec.UnsetType):
+        splits = {
             split: [(block.n_rows, block.digest) for shard in shards for block in shard.blocks]
             for split, shards in manifest.splits.items()
-        },
-    }
+        }
+        contents = {"format_version": manifest.format_version, **columns, "splits": splits}
+    else:
+        # Values and the boundaries of blocks, which the order of rows depends on: no bytes.
+        rows = {
+            split: [
+                block.n_rows for s in shards if s.array == shards[0].array for block in s.blocks
+            ]
+            for split, shards in manifest.splits.items()
+        }
+        contents = {**columns, "rows": rows, "contents": manifest.contents}
     fingerprint = xxhash.xxh3_128_hexdigest(_canonical(contents))
     unsealed = msgspec.structs.replace(manifest, fingerprint=fingerprint, digest="")
     digest = xxhash.xxh3_128_hexdigest(_canonical(unsealed))
@@ -178,7 +249,7 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
     for number, block in enumerate(shard.blocks):
         n_rows += block.n_rows
         inside = block.offset >= 0 and 0 < block.n_bytes <= shard.n_bytes - block.offset
-        if not inside or not 0 < 4 * block.n_rows <= block.n_bytes:
+        if not inside or not 0 < block.n_rows <= MAX_BLOCK_ROWS:
             raise ManifestError(f"{shard.name}, block {number}: cannot lie there", where=where)
     if n_rows != shard.n_rows:
         raise ManifestError(
@@ -186,9 +257,41 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
         )
 
 
+def _check_arrays(split: str, shards: tuple[Shard, ...], *, where: str) -> None:
+    """Refuse arrays of a split whose blocks do not hold the same rows."""
+    arrays: dict[str, list[int]] = {}
+    for shard in shards:
+        arrays.setdefault(shard.array, []).extend(block.n_rows for block in shard.blocks)
+    first = next(iter(arrays.values()), [])
+    for name, n_rows in arrays.items():
+        if n_rows != first:
+            raise ManifestError(
+                f"{split}: the array {name!r} has other blocks than {next(iter(arrays))!r}",
+                where=where,
+            )
+
+
+def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
+    schema = manifest.schema
+    # Each factor first: the product of hostile ones is no reason to count that far.
+    return (
+        manifest.format == "zarr"
+        and array.dtype in FEATURE_TYPES
+        and len(array.shape) <= 32
+        and all(0 < n <= MAX_ROW_VALUES for n in array.shape)
+        and array.stored.n_values <= MAX_ROW_VALUES
+        and len(array.statistics) in {1, array.stored.n_values}
+        and not schema.columns
+        and schema.weight is None
+        and schema.exposure is None
+    )
+
+
 def _check_contents(manifest: Manifest, *, where: str) -> None:
     """Refuse what no ingest writes, so that nobody else has to expect it."""
     schema, target = manifest.schema, manifest.schema.target
+    if schema.array is not None and not _is_possible(manifest, schema.array):
+        raise ManifestError("holds an array that cannot be one", where=where, remedy="ingest again")
     wrong = {
         "no rows to train on": not manifest.n_rows("train"),
         "a split of another name": not set(manifest.splits) <= set(SPLITS),
@@ -199,6 +302,8 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
             c.cardinality < FIRST_CODE for c in schema.categorical
         ),
         "a target whose classes and values differ": len(target.classes) != len(target.values),
+        "contents of other splits": not isinstance(manifest.contents, msgspec.UnsetType)
+        and set(manifest.contents) != set(manifest.splits),
     }
     for what, found in wrong.items():
         if found:
@@ -243,7 +348,8 @@ def read_manifest(folder: Path) -> Manifest:
                 remedy="upgrade streamtrain",
             ) from error
         raise ManifestError(f"damaged: {error}", where=where, remedy="ingest again") from error
-    if manifest.format_version != FORMAT_VERSION:
+    is_first = isinstance(manifest.contents, msgspec.UnsetType)
+    if manifest.format_version != (1 if is_first else FORMAT_VERSION):
         raise ManifestError(
             f"format version {manifest.format_version}, this one reads {FORMAT_VERSION}",
             where=where,
@@ -252,10 +358,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise ManifestError(
             "damaged: its contents do not match its digest", where=where, remedy="ingest again"
         )
-    for shards in manifest.splits.values():
+    for split, shards in manifest.splits.items():
         for shard in shards:
             check_name(shard.name, where=where)
             _check_blocks(shard, where=where)
+        _check_arrays(split, shards, where=where)
     for name in manifest.files:
         check_name(name, where=where)
     _check_contents(manifest, where=where)

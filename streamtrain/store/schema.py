@@ -6,9 +6,12 @@ and scoring see one definition.
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 MISSING_CODE = 0
 """Code of a missing category."""
@@ -117,6 +120,96 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run_length: float
 
 
+FEATURE_TYPES = (
+    "uint8", "int8", "uint16", "int16", "float16", "float32",
+)  # fmt: skip
+"""Types in which the values of an array are stored: float32 holds each of them exactly."""
+MAX_POSITIONS = 4096
+"""Rows of more values than this have one statistic for all of them."""
+MAX_ROW_VALUES = 1 << 20
+"""Values of a row that any array can have."""
+
+
+class ArrayFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The features of an array dataset: every row is one array of numbers.
+
+    Parameters
+    ----------
+    dtype : str
+        One of `FEATURE_TYPES`.
+    shape : tuple of int
+        Of a row; its D values are numeric features, in C order.
+    statistics : tuple of NumericStatistics
+        Of each position in a row, or one of all values together.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    statistics: tuple[NumericStatistics, ...]
+
+    @property
+    def stored(self) -> StoredFeatures:
+        """What shards hold of it."""
+        return StoredFeatures(self.dtype, self.shape)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The D numeric features, named by their positions from 0."""
+        last = len(self.statistics) - 1
+        return tuple(
+            Column(str(j), "numeric", self.statistics[min(j, last)])
+            for j in range(self.stored.n_values)
+        )
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """What the shards of an array hold: a row of `shape` and `dtype`, and a float32 target."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def n_values(self) -> int:
+        """D, the values of a row."""
+        return math.prod(self.shape)
+
+    @property
+    def feature_bytes(self) -> int:
+        """Bytes of a row's features."""
+        return self.n_values * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class StoredColumns:
+    """What the shards of a table hold: names in shard order, and the range of each code.
+
+    Parameters
+    ----------
+    numeric : tuple of str
+        The D numeric features.
+    categorical : tuple of str
+        The F categorical features.
+    cardinalities : tuple of int
+        Codes of each.
+    target : str
+    weight, exposure : str or None
+    """
+
+    numeric: tuple[str, ...]
+    categorical: tuple[str, ...]
+    cardinalities: tuple[int, ...]
+    target: str
+    weight: str | None = None
+    exposure: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every stored column: 4 bytes a row in memory."""
+        extra = [name for name in (self.weight, self.exposure) if name is not None]
+        return (*self.numeric, *self.categorical, self.target, *extra)
+
+
 class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything needed to turn raw rows into a model's input.
 
@@ -135,6 +228,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Whether the source named its columns; otherwise names are positions.
     delimiter : str
         Of the text sources that were ingested, "" for others.
+    features : ArrayFeatures, or unset
+        Of a dataset made from arrays, which has no `columns`.
     """
 
     columns: tuple[Column, ...]
@@ -146,10 +241,18 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     missing: tuple[str, ...] = DEFAULT_MISSING
     header: bool = True
     delimiter: str = ","
+    features: ArrayFeatures | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def array(self) -> ArrayFeatures | None:
+        """The features of a dataset made from arrays, None of a table."""
+        return None if isinstance(self.features, msgspec.UnsetType) else self.features
 
     @property
     def numeric(self) -> tuple[Column, ...]:
         """The D numeric features, in shard order."""
+        if self.array is not None:
+            return self.array.columns
         return tuple(c for c in self.columns if c.kind == "numeric")
 
     @property
@@ -158,8 +261,18 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(c for c in self.columns if c.kind == "categorical")
 
     @property
+    def stored(self) -> StoredColumns:
+        """What shards hold of it."""
+        return StoredColumns(
+            numeric=tuple(c.name for c in self.numeric),
+            categorical=tuple(c.name for c in self.categorical),
+            cardinalities=tuple(c.cardinality for c in self.categorical),
+            target=self.target.name,
+            weight=self.weight,
+            exposure=self.exposure,
+        )
+
+    @property
     def value_names(self) -> tuple[str, ...]:
-        """Names of the stored columns, in shard order: every one is 4 bytes a row."""
-        extra = [name for name in (self.weight, self.exposure) if name is not None]
-        features = [c.name for c in self.numeric] + [c.name for c in self.categorical]
-        return (*features, self.target.name, *extra)
+        """Names of the stored columns, in shard order: every one is 4 bytes a row in memory."""
+        return self.stored.names

@@ -7,13 +7,14 @@ import sys
 import numpy as np
 
 from streamtrain.kernels.averaging import move_average
-from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_bytes, scatter_rows
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.models import make_model
 from streamtrain.model.network import ColumnEncoding, Layer, Network
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.reader.order import OrderSettings, WindowPlan, epoch_windows, window_places
+from streamtrain.store.zarr_layout import CODE_TYPES
 
 
 def compile_kernels(family: str) -> None:
@@ -69,6 +70,12 @@ def compile_kernels(family: str) -> None:
     places, limits = np.zeros(1, np.int32), np.ones(1, np.int32)
     block = np.zeros(12, np.uint8)
     scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
+    scatter_bytes(block.reshape(1, 12), target, places, block.reshape(1, 12), target)
+    for kind in CODE_TYPES:
+        scatter_rows(
+            numeric, codes.astype(kind), target, nothing, nothing, limits, places,
+            numeric, codes, target, nothing, nothing,
+        )  # fmt: skip
 
 
 if __name__ == "__main__":

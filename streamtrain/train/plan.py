@@ -9,7 +9,7 @@ from streamtrain.model.architecture import Architecture
 from streamtrain.model.models import layout_of, scratch_bytes
 from streamtrain.optim.optimizers import rule_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
-from streamtrain.reader.windows import row_bytes
+from streamtrain.reader.windows import handover_bytes, row_bytes
 from streamtrain.scoring import (
     AUC_ROW_BYTES,
     MAX_AUC_ROWS,
@@ -116,6 +116,7 @@ def plan_memory(
         )
         rows = 2 * window + SCORING_ROWS
         scored = rows * per_row + max(b.n_bytes for b in valid)
+        scored += handover_bytes(dataset, SCORING_ROWS)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
     progressive = 0
     if resources.progressive:
@@ -139,7 +140,8 @@ def plan_memory(
             clips_norm=settings.optimizer.clip_norm > 0,
         ),
         "crossed codes": 4 * len(architecture.field_sizes) * rows if architecture.crosses else 0,
-        "spill of one batch": settings.batch_size * per_row,
+        "spill of one batch": settings.batch_size * per_row
+        + handover_bytes(dataset, settings.batch_size),
         "read buffers": resources.n_readers * block_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,

@@ -149,7 +149,7 @@ def test_the_refused_budget_says_what_the_page_of_memory_says(run_page):
 
 def test_the_rejected_rows_are_those_of_the_page_of_ingest(run_page):
     page = ROOT / "docs" / "ingest.md"
-    folder, ((_, done),) = run_page(page)
+    folder, ((_, done), *_) = run_page(page)
     text = page.read_text(encoding="utf-8")
     assert f"`{done.stdout.splitlines()[0]}`" in text
     rejected = (folder / "bad" / "rejected" / "part-00000.csv").read_text(encoding="utf-8")

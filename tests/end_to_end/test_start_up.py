@@ -12,7 +12,7 @@ try:
     code = run({args!r})
 except SystemExit as error:
     code = error.code
-heavy = {{"numba", "llvmlite", "pyarrow", "numpy", "rich", "scipy"}} & set(sys.modules)
+heavy = {{"numba", "llvmlite", "pyarrow", "zarr", "numpy", "rich", "scipy"}} & set(sys.modules)
 sys.exit(f"{{code}} {{sorted(heavy)}}" if code or heavy else 0)
 """
 

@@ -274,19 +274,22 @@ def test_a_source_that_grows_meanwhile_is_refused(tmp_path, monkeypatch):
     assert no_debris(tmp_path)
 
 
-@pytest.mark.parametrize("where", ["data_tools.partitions.os.pwrite", "shard", "vocabulary"])
+@pytest.mark.parametrize(
+    "where", ["data_tools.partitions.os.pwrite", "parquet", "zarr", "vocabulary"]
+)
 def test_a_full_disk_is_74_and_leaves_nothing(tmp_path, monkeypatch, where):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    if where == "shard":
-        monkeypatch.setattr("streamtrain.store.shards._HashingFile.write", full)
+    file_format = where if where in {"parquet", "zarr"} else "parquet"
+    if where == file_format:
+        monkeypatch.setattr("streamtrain.store.block_writer.HashingFile.write", full)
     elif where == "vocabulary":
         monkeypatch.setattr("streamtrain.durable.os.fsync", full)
     else:
         monkeypatch.setattr(where, full)
     with pytest.raises(DiskError) as caught:
-        run(tmp_path, GOOD)
+        run(tmp_path, GOOD, format=file_format)
     assert caught.value.exit_code == 74
     assert "No space left" in str(caught.value)
     assert no_debris(tmp_path)

@@ -1,9 +1,14 @@
-"""Blocks scattered to their places, against NumPy indexing."""
+"""Blocks scattered to their places, against NumPy indexing: columns, then rows."""
 
 import numpy as np
 import pytest
 
-from streamtrain.kernels.scatter import class_indices, scatter_block
+from streamtrain.kernels.scatter import (
+    class_indices,
+    scatter_block,
+    scatter_bytes,
+    scatter_rows,
+)
 
 
 class Block:
@@ -81,3 +86,81 @@ def test_class_values_become_their_indices():
     class_indices(values, target, 5)
     # The last row is outside of the rows asked for.
     assert target.tolist() == [2.0, 0.0, 1.0, -1.0, -1.0, 7.0]
+
+
+class RowBlock:
+    def __init__(self, n_rows, n_numeric, n_fields, kind, *, weighted=False, exposed=False):
+        rng = np.random.default_rng(n_rows)
+        limit = {np.uint8: 9, np.uint16: 900, np.int32: 90_000}[kind]
+        self.kind = kind
+        self.cardinality = np.full(n_fields, limit, np.int32)
+        self.numeric = rng.normal(size=(n_rows, n_numeric)).astype(np.float32)
+        self.codes = rng.integers(0, limit, (n_rows, n_fields), dtype=np.int32)
+        self.target = rng.normal(size=n_rows).astype(np.float32)
+        self.weight = rng.random(n_rows if weighted else 0).astype(np.float32)
+        self.exposure = rng.random(n_rows if exposed else 0).astype(np.float32)
+
+    def scatter(self, n_window, places):
+        window = [
+            np.full((n_window, self.numeric.shape[1]), -1, np.float32),
+            np.full((n_window, self.codes.shape[1]), -1, np.int32),
+            np.full(n_window, -1, np.float32),
+            np.full(n_window if len(self.weight) else 0, -1, np.float32),
+            np.full(n_window if len(self.exposure) else 0, -1, np.float32),
+        ]
+        n_beyond = scatter_rows(
+            self.numeric, self.codes.astype(self.kind), self.target, self.weight, self.exposure,
+            self.cardinality, np.asarray(places, np.int32), *window,
+        )  # fmt: skip
+        return n_beyond, window
+
+
+KINDS = [np.uint8, np.uint16, np.int32]
+
+
+@pytest.mark.parametrize("extras", [(False, False), (True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n_numeric", "n_fields"), [(3, 37), (0, 2), (3, 0), (0, 0)])
+@pytest.mark.parametrize("n_rows", [1, 64, 257])
+def test_every_row_reaches_its_place_and_no_other(n_rows, n_numeric, n_fields, kind, extras):
+    block = RowBlock(n_rows, n_numeric, n_fields, kind, weighted=extras[0], exposed=extras[1])
+    n_window = n_rows + 13
+    places = np.random.default_rng(1).permutation(n_window)[:n_rows]
+    n_beyond, window = block.scatter(n_window, places)
+    assert n_beyond == 0
+    expected = [block.numeric, block.codes, block.target, block.weight, block.exposure]
+    untouched = np.setdiff1d(np.arange(n_window), places)
+    for found, values in zip(window, expected, strict=True):
+        if len(found):
+            np.testing.assert_array_equal(found[places], values)
+            assert (found[untouched] == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (np.uint8, 9), (np.uint8, 255), (np.uint16, 900), (np.uint16, 65_535),
+        (np.int32, 90_000), (np.int32, -1), (np.int32, -(2**31)),
+    ],
+)  # fmt: skip
+def test_codes_of_rows_out_of_range_are_counted(kind, code):
+    block = RowBlock(50, 2, 19, kind)
+    block.codes[31, 18] = block.codes[7, 0] = code
+    assert block.scatter(50, np.arange(50))[0] == 2
+
+
+@pytest.mark.parametrize("width", [1, 7, 784])
+@pytest.mark.parametrize("n_rows", [1, 100])
+def test_the_bytes_of_every_row_reach_its_place(n_rows, width):
+    rng = np.random.default_rng(2)
+    rows = rng.integers(0, 256, (n_rows, width), dtype=np.uint8)
+    target = rng.normal(size=n_rows).astype(np.float32)
+    places = rng.permutation(n_rows + 5)[:n_rows].astype(np.int32)
+    window = np.full((n_rows + 5, width), 77, np.uint8)
+    found = np.full(n_rows + 5, -1, np.float32)
+    scatter_bytes(rows, target, places, window, found)
+    np.testing.assert_array_equal(window[places], rows)
+    np.testing.assert_array_equal(found[places], target)
+    untouched = np.setdiff1d(np.arange(n_rows + 5), places)
+    assert (window[untouched] == 77).all()
+    assert (found[untouched] == -1).all()

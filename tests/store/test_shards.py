@@ -5,9 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamtrain.errors import StreamtrainError
-from streamtrain.store import shards as store_shards
+from streamtrain.store.block_writer import HashingFile
 from streamtrain.store.dataset import open_dataset
-from streamtrain.store.shards import MAX_BLOCK_ROWS, ShardWriter, arrow_schema
+from streamtrain.store.shards import MAX_BLOCK_ROWS, ShardWriter
 from tests.made import make_dataset
 
 
@@ -15,16 +15,16 @@ def test_a_shard_is_synced_even_if_the_next_one_opens_before(tmp_path, monkeypat
     # Arrow closes the file of a sink that is let go: it must wait for the sync.
     schema = open_dataset(make_dataset(tmp_path / "like", n_rows=10)).schema
     next_is_open = threading.Event()
-    finish = store_shards._finish
+    finish = HashingFile.finish
 
     def late(file):
         assert next_is_open.wait(10)
         finish(file)
 
-    monkeypatch.setattr(store_shards, "_finish", late)
+    monkeypatch.setattr(HashingFile, "finish", late)
     columns = [np.zeros(8, np.float32)] * 2 + [np.zeros(8, np.int32)] * 2 + [np.zeros(8, "f4")]
     (tmp_path / "ds").mkdir()
-    with ShardWriter(tmp_path / "ds", "train", arrow_schema(schema), block_rows=8) as writer:
+    with ShardWriter(tmp_path / "ds", "train", schema.stored, block_rows=8) as writer:
         writer.append(columns)
         writer.end_shard()
         writer.append(columns)
@@ -47,7 +47,7 @@ def test_shards_are_parquet_that_other_readers_understand(tmp_path, block_rows):
 def test_a_block_that_would_not_be_one_page_is_refused(tmp_path, block_rows):
     schema = open_dataset(make_dataset(tmp_path / "like", n_rows=10)).schema
     with pytest.raises(StreamtrainError, match="not possible"):
-        ShardWriter(tmp_path, "train", arrow_schema(schema), block_rows=block_rows)
+        ShardWriter(tmp_path, "train", schema.stored, block_rows=block_rows)
 
 
 def test_the_shards_of_a_dataset_hold_its_rows_in_order_whatever_the_block_sizes(tmp_path):

@@ -1,0 +1,166 @@
+"""Zarr v2 and v3 as a source: whatever its chunks and codecs, some chunks of rows at a time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from data_tools.source import SourceEnd
+from streamtrain.errors import SourceError, StreamtrainError
+
+_MARKS = ("zarr.json", ".zarray", ".zgroup")
+_ABSENT = 2**64 - 1
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a directory is an array or a group of Zarr."""
+    return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
+
+
+class ZarrSource:
+    """An array of Zarr.
+
+    Parameters
+    ----------
+    path : Path
+        Of the array, or of a group with one array, or with one called "features".
+    name : str
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, or a chunk of it is not there: Zarr would give its
+        fill value, and nobody could tell it from data.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        import zarr
+
+        self.name = name
+        self._digest = xxhash.xxh3_128()
+        try:
+            node = zarr.open(path, mode="r")
+            if isinstance(node, zarr.Group):
+                node = _only_array(node, name)
+        except StreamtrainError:
+            raise
+        except Exception as error:  # whatever its metadata led to
+            raise SourceError(f"not a Zarr array: {_told(error)}", where=name) from error
+        self._array: Any = node
+        self.shape: tuple[int, ...] = tuple(node.shape)
+        self.dtype: np.dtype[Any] = np.dtype(node.dtype)
+        self._folder = path / node.path if node.path else path
+        if self.shape:
+            self.step: int = node.chunks[0]
+            self.chunk_bytes: int = math.prod(node.chunks) * self.dtype.itemsize
+            self._before = self._files()
+
+    def slabs(self, n_rows: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield consecutive rows."""
+        for first in range(0, self.shape[0], n_rows):
+            try:
+                rows = np.ascontiguousarray(self._array[first : first + n_rows])
+            except Exception as error:  # whatever a codec makes of damaged bytes
+                raise SourceError(
+                    f"rows {first} and on cannot be read: {_told(error)}", where=self.name
+                ) from error
+            self._digest.update(rows.reshape(-1).view(np.uint8).data)
+            yield rows
+
+    def end(self) -> SourceEnd:
+        """Return the bytes of its files, and the digest of its values."""
+        now = self._files()
+        if now != self._before:
+            raise SourceError(
+                "changed while it was being read",
+                where=self.name,
+                remedy="ingest again when nothing writes to it",
+            )
+        return SourceEnd(sum(size for size, _ in now.values()), self._digest.hexdigest())
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """Return size and time of the file of every chunk, all of which must be there."""
+        array = self._array
+        grid = array.shards or array.chunks
+        n_inner = math.prod(g // c for g, c in zip(grid, array.chunks, strict=True))
+        counts = [math.ceil(n / g) for n, g in zip(self.shape, grid, strict=True)]
+        index = _shard_index(array)
+        files = {}
+        for place in itertools.product(*map(range, counts)):
+            key = array.metadata.encode_chunk_key(place)
+            path = self._folder / key
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise self._missing(key) from error
+            files[key] = (status.st_size, status.st_mtime_ns)
+            if index is not None:
+                self._check_inner(path, key, place, n_inner, index)
+        return files
+
+    def _check_inner(
+        self, path: Path, key: str, place: tuple[int, ...], n_inner: int, index: tuple[bool, int]
+    ) -> None:
+        """Refuse a Zarr shard that lacks a chunk with rows."""
+        at_end, tail = index
+        n_bytes = 16 * n_inner + tail
+        with path.open("rb") as file:
+            if at_end:
+                file.seek(max(path.stat().st_size - n_bytes, 0))
+            data = file.read(16 * n_inner)
+        if len(data) < 16 * n_inner:
+            raise SourceError(f"the shard {key} is cut short", where=self.name)
+        array = self._array
+        entries = np.frombuffer(data, "<u8").reshape(-1, 2)
+        inner = [g // c for g, c in zip(array.shards, array.chunks, strict=True)]
+        for number in np.flatnonzero((entries == _ABSENT).all(axis=1)).tolist():
+            within = np.unravel_index(number, inner)
+            first = [
+                p * g + int(w) * c
+                for p, g, w, c in zip(place, array.shards, within, array.chunks, strict=True)
+            ]
+            if all(f < n for f, n in zip(first, self.shape, strict=True)):
+                raise self._missing(f"{number} of {key}")
+
+    def _missing(self, key: str) -> SourceError:
+        return SourceError(
+            f"the chunk {key} is missing, which reads as the fill value",
+            where=self.name,
+            remedy="restore it, or write the array with write_empty_chunks",
+        )
+
+
+def _only_array(group: Any, name: str) -> Any:
+    arrays = dict(group.arrays())
+    if "features" in arrays:
+        return arrays["features"]
+    if len(arrays) == 1:
+        return next(iter(arrays.values()))
+    found = ", ".join(sorted(arrays)[:10]) or "none"
+    raise SourceError(
+        f"a Zarr group, expected an array; its arrays: {found}",
+        where=name,
+        remedy="name one of them, as in GROUP/ARRAY",
+    )
+
+
+def _shard_index(array: Any) -> tuple[bool, int] | None:
+    """Return whether the index of a Zarr shard is at its end, and the bytes of its checksum."""
+    if array.shards is None:
+        return None
+    codec = json.loads(json.dumps(array.metadata.to_dict()["codecs"], default=str))[0]
+    options = codec["configuration"]
+    names = [c["name"] for c in options["index_codecs"]]
+    return options.get("index_location", "end") == "end", 4 * ("crc32c" in names)
+
+
+def _told(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

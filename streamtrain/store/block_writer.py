@@ -1,0 +1,312 @@
+"""Writing the rows of a split as blocks: what every format of shards shares.
+
+Rows gather in a matrix of one block, column by column. A full one goes to a
+thread that writes it while the next is filled, and a finished shard to another
+that syncs it while the next is being written.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from streamtrain import durable
+from streamtrain.errors import StreamtrainError
+from streamtrain.store.manifest import Block, Shard
+from streamtrain.store.schema import StoredColumns, StoredFeatures
+
+SHARD_BYTES = 128 << 20
+
+OnBlock = Callable[[npt.NDArray[Any]], None]
+
+
+class ContentsDigest:
+    """xxh3-128 of the values of a split, as they are in memory before any format.
+
+    Of each block of a table in turn, each column's n values as 4 little-endian
+    bytes (float32 or int32); of a block of arrays, each row's features and its
+    target. So it depends on values, on the order of the rows, and for a table on
+    the boundaries of blocks.
+    """
+
+    def __init__(self) -> None:
+        self._digest = xxhash.xxh3_128()
+
+    def update(self, block: npt.NDArray[Any]) -> None:
+        """Add a block, as `BlockWriter` holds it: its rows, or its columns, are contiguous."""
+        if block.flags.c_contiguous:
+            self._digest.update(block.data)
+            return
+        for column in block:
+            self._digest.update(column.data)
+
+    def hexdigest(self) -> str:
+        """Return the digest of all blocks so far."""
+        return self._digest.hexdigest()
+
+
+class HashingFile(io.RawIOBase):
+    """An append-only file that digests what passes, for the file and for each block."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        self.path = path
+        self.position = 0
+        self.whole = xxhash.xxh3_128()
+        self.block = xxhash.xxh3_64()
+        self._kept = False
+
+    def writable(self) -> bool:
+        """Return True."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Append all of `data`."""
+        view = memoryview(data).cast("B")  # type: ignore[arg-type]
+        if self._file.closed:
+            return len(view)  # abandoned: Arrow still empties its buffer as it goes
+        rest = view
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self.whole.update(view)
+        self.block.update(view)
+        self.position += len(view)
+        return len(view)
+
+    def tell(self) -> int:
+        """Return the bytes so far."""
+        return self.position
+
+    def flush(self) -> None:
+        """Do nothing that was not done: Arrow calls this when it is closing, too."""
+        if not self._file.closed:
+            self._file.flush()
+
+    def finish(self) -> None:
+        """Sync and close.
+
+        Raises
+        ------
+        DiskError
+            If the disk is full or fails.
+        """
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise durable.as_stream_error(error, self.path) from error
+
+    def keep_open(self) -> None:
+        """Leave the file open when Arrow lets go of it, until `finish`."""
+        self._kept = True
+
+    def close(self) -> None:
+        """Close the file, unless it was asked to stay open."""
+        if not self._file.closed and not self._kept:
+            # A full disk was reported already, by the write that met it.
+            with contextlib.suppress(OSError):
+                self._file.close()
+        super().close()
+
+
+class BlockWriter(abc.ABC):
+    """Write the rows of one split as blocks of exactly `block_rows` rows.
+
+    Parameters
+    ----------
+    folder : Path
+        The dataset being written.
+    split : str
+    stored : StoredColumns or StoredFeatures
+        A block of a table of k columns is gathered in `matrix` as (k, block_rows)
+        int32, the bits of its values; one of arrays as (block_rows, bytes) uint8,
+        each row's features and then its target.
+    block_rows : int
+        Rows of every block but the last.
+    max_block_rows : int
+        Most of them that the format can have.
+    on_block : callable or None
+        Receives every block before it is written, as `matrix` holds it. It is
+        called in order, on the thread that writes.
+
+    Notes
+    -----
+    Rows arrive through `append`, or are written in place, from row `n_filled` of
+    `matrix` on, then `advance`. Shards end where their rows alone say so.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        stored: StoredColumns | StoredFeatures,
+        *,
+        block_rows: int,
+        max_block_rows: int,
+        on_block: OnBlock | None = None,
+    ) -> None:
+        if not 0 < block_rows <= max_block_rows:
+            raise StreamtrainError(f"a block of {block_rows} rows is not possible")
+        self._folder = folder
+        self._split = split
+        self._stored = stored
+        self._block_rows = block_rows
+        self._on_block = on_block
+        # One block is filled while another thread writes the one before.
+        self._spare = self._empty_block()
+        self.matrix = self._empty_block()
+        self.n_filled = 0
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
+        self._written: Future[None] | None = None
+        self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync-shard")
+        self._synced: list[Future[None]] = []
+        self._contents = ContentsDigest()
+        self.shards: list[Shard] = []
+        self.files: dict[str, str] = {}
+        """xxh3-128 of other files that the format wants, by path; known after `close`."""
+
+    def __enter__(self) -> BlockWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    @property
+    def contents(self) -> str:
+        """Digest of the values written so far."""
+        return self._contents.hexdigest()
+
+    def append(self, columns: Sequence[npt.NDArray[np.generic]]) -> None:
+        """Append rows of a table, one contiguous 1-D array for each column, in schema order.
+
+        Raises
+        ------
+        DiskError
+            If the disk is full or fails.
+        """
+        n = len(columns[0])
+        done = 0
+        while done < n:
+            take = min(n - done, self._block_rows - self.n_filled)
+            for buffer, column in zip(self._typed(self.matrix), columns, strict=True):
+                buffer[self.n_filled : self.n_filled + take] = column[done : done + take]
+            self.advance(take)
+            done += take
+
+    def advance(self, n: int) -> None:
+        """Take note that `n` more columns of `matrix` are filled; a full block is written."""
+        self.n_filled += n
+        if self.n_filled == self._block_rows:
+            self._hand_over()
+
+    def end_block(self) -> None:
+        """Write what is buffered as a block of fewer rows."""
+        if self.n_filled:
+            self._hand_over()
+        self._wait_for_block()
+
+    def close(self) -> None:
+        """Write what is left and make every shard durable."""
+        self.end_block()
+        self._end_shard()
+        self._writing.shutdown()
+        self._wait_for_sync()
+        self._syncing.shutdown()
+        if self.shards:
+            self._write_metadata()
+
+    def abandon(self) -> None:
+        """Close the open files and leave what was written as it is."""
+        self._writing.shutdown()
+        self._close_files()
+        self._syncing.shutdown()
+
+    def _empty_block(self) -> npt.NDArray[Any]:
+        if isinstance(self._stored, StoredFeatures):
+            return np.empty((self._block_rows, self._stored.feature_bytes + 4), np.uint8)
+        return np.empty((len(self._stored.names), self._block_rows), np.int32)
+
+    def _typed(self, matrix: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:
+        assert isinstance(self._stored, StoredColumns)
+        first = len(self._stored.numeric)
+        last = first + len(self._stored.categorical)
+        return [row if first <= i < last else row.view(np.float32) for i, row in enumerate(matrix)]
+
+    def _hand_over(self) -> None:
+        self._wait_for_block()
+        self._written = self._writing.submit(self._put, self.matrix, self.n_filled)
+        self.matrix, self._spare = self._spare, self.matrix
+        self.n_filled = 0
+
+    def _put(self, matrix: npt.NDArray[Any], n: int) -> None:
+        values = matrix[:n] if isinstance(self._stored, StoredFeatures) else matrix[:, :n]
+        if self._on_block is not None:
+            self._on_block(values)
+        self._contents.update(values)
+        try:
+            self._write_block(values, n)
+        except OSError as error:
+            raise durable.as_stream_error(error, self._folder / self._split) from error
+
+    def _wait_for_block(self) -> None:
+        if self._written is not None:
+            written, self._written = self._written, None
+            written.result()
+
+    def _sync(self, files: Sequence[HashingFile]) -> None:
+        """Sync finished files on another thread, after those of the shard before."""
+        self._wait_for_sync()
+        self._synced = [self._syncing.submit(file.finish) for file in files]
+
+    def _wait_for_sync(self) -> None:
+        synced, self._synced = self._synced, []
+        for each in synced:
+            each.result()
+
+    @abc.abstractmethod
+    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
+        """Write a block of n rows, as `matrix` holds them; the writing thread calls this."""
+
+    @abc.abstractmethod
+    def _end_shard(self) -> None:
+        """Finish the shard that is open, if one is."""
+
+    @abc.abstractmethod
+    def _close_files(self) -> None:
+        """Close what is open, without a word about errors."""
+
+    def _write_metadata(self) -> None:  # noqa: B027 (a format without any writes none)
+        """Write what the format keeps beside its shards, durably, and note it in `files`."""
+
+
+def shard_of(
+    split_file: str, file: HashingFile, blocks: Sequence[Block], *, array: str = ""
+) -> Shard:
+    """Return the entry of a finished file."""
+    return Shard(
+        name=split_file,
+        n_rows=sum(block.n_rows for block in blocks),
+        n_bytes=file.position,
+        digest=file.whole.hexdigest(),
+        blocks=tuple(blocks),
+        array=array,
+    )

@@ -1,0 +1,246 @@
+"""The two formats of shards behind one interface: what a block's bytes are, and its writer.
+
+A block reaches the reader as one checked run of bytes for each of its parts. A
+format says whether those bytes can be the block's rows, and scatters them.
+Another format is one class here and one row in each table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.errors import CorruptShardError, ManifestError
+from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
+from streamtrain.store.block_writer import BlockWriter, OnBlock
+from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
+from streamtrain.store.manifest import Manifest, StoredBlock
+from streamtrain.store.schema import Schema, StoredColumns
+from streamtrain.store.shards import MAX_BLOCK_ROWS as MAX_PARQUET_ROWS
+from streamtrain.store.shards import ShardWriter
+from streamtrain.store.zarr_layout import plan_arrays
+from streamtrain.store.zarr_shards import ZarrWriter
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+_MAX_HEADER_BYTES = 4096
+
+
+class BlockFormat(Protocol):
+    """How the rows of a block lie in its bytes."""
+
+    def check(self, block: StoredBlock) -> None:
+        """Refuse a block whose bytes cannot be its rows.
+
+        Raises
+        ------
+        CorruptShardError
+            So that nothing is read beyond what is there.
+        """
+        ...
+
+    def scatter(
+        self,
+        block: StoredBlock,
+        chunks: Sequence[Bytes],
+        places: Codes,
+        *,
+        numeric: npt.NDArray[Any],
+        codes: Codes,
+        target: Floats,
+        weight: Floats,
+        exposure: Floats,
+    ) -> int:
+        """Put every row of a block in its place of the window.
+
+        Parameters
+        ----------
+        block : StoredBlock
+            Checked.
+        chunks : sequence of (n_bytes,) uint8
+            The bytes of each part, which match their digests.
+        places : (n,) int32
+        numeric : (n, D)
+            float32, or the type of an array's features.
+        codes, target, weight, exposure
+            The rest of the window, as in `kernels.scatter`.
+
+        Returns
+        -------
+        int
+            A stored column with a code out of range, or -1.
+        """
+        ...
+
+
+class ParquetBlocks:
+    """Runs of one length, one for each column, which end in its values."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._n_columns = len(schema.value_names)
+        self._cardinality = np.array(schema.stored.cardinalities, np.int32)
+
+    def check(self, block: StoredBlock) -> None:
+        """Refuse what is no such run for each column."""
+        part = block.parts[0]
+        stride, rest = divmod(part.block.n_bytes, self._n_columns)
+        if rest or not 0 <= stride - 4 * block.n_rows <= _MAX_HEADER_BYTES:
+            raise _unfit(block, 0, f"{self._n_columns} columns")
+
+    def scatter(
+        self,
+        block: StoredBlock,
+        chunks: Sequence[Bytes],
+        places: Codes,
+        *,
+        numeric: npt.NDArray[Any],
+        codes: Codes,
+        target: Floats,
+        weight: Floats,
+        exposure: Floats,
+    ) -> int:
+        """Scatter column by column, in tiles of rows."""
+        (chunk,) = chunks
+        stride = len(chunk) // self._n_columns
+        cardinality = self._cardinality
+        return int(
+            scatter_block(
+                chunk,
+                block.n_rows,
+                stride,
+                places,
+                numeric,
+                codes,
+                target,
+                weight,
+                exposure,
+                cardinality,
+            )
+        )
+
+
+class ZarrBlocks:
+    """A chunk of each array, row-major and uncompressed."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
+        self._is_table = schema.array is None
+        self._at = {array.name: i for i, array in enumerate(self.arrays)}
+        self._cardinality = np.array(schema.stored.cardinalities, np.int32)
+        self._first_code = len(schema.numeric)
+
+    def check(self, block: StoredBlock) -> None:
+        """Refuse a chunk whose bytes are not rows x width."""
+        for i, (part, array) in enumerate(zip(block.parts, self.arrays, strict=True)):
+            if part.block.n_bytes != block.n_rows * array.row_bytes:
+                raise _unfit(block, i, f"{array.row_bytes} bytes")
+
+    def scatter(
+        self,
+        block: StoredBlock,
+        chunks: Sequence[Bytes],
+        places: Codes,
+        *,
+        numeric: npt.NDArray[Any],
+        codes: Codes,
+        target: Floats,
+        weight: Floats,
+        exposure: Floats,
+    ) -> int:
+        """Copy rows."""
+        if not self._is_table:
+            n, width = block.n_rows, self.arrays[0].row_bytes
+            features = numeric.view(np.uint8).reshape(len(numeric), width)
+            rows_of = chunks[0].reshape(n, width)
+            scatter_bytes(rows_of, chunks[1].view(np.float32), places, features, target)
+            return -1
+
+        def rows(name: str, *tail: int) -> npt.NDArray[Any]:
+            at = self._at.get(name)
+            if at is None:
+                return np.empty((block.n_rows, *tail) if tail else 0, np.float32)
+            array = self.arrays[at]
+            return chunks[at].view(array.dtype).reshape(block.n_rows, *array.tail)
+
+        found: npt.NDArray[Any] = np.empty((block.n_rows, 0), np.uint8)
+        if "codes" in self._at:
+            found = rows("codes", 0)
+        n_beyond = scatter_rows(
+            rows("numeric", 0),
+            found,
+            rows("target"),
+            rows("weight"),
+            rows("exposure"),
+            self._cardinality,
+            places,
+            numeric,
+            codes,
+            target,
+            weight,
+            exposure,
+        )
+        if n_beyond == 0:
+            return -1
+        beyond = (found < 0) | (found >= self._cardinality)
+        return self._first_code + int(beyond.any(axis=0).argmax())
+
+
+def _unfit(block: StoredBlock, part: int, width: str) -> CorruptShardError:
+    where = block.parts[part]
+    return CorruptShardError(
+        f"{where.block.n_bytes} bytes cannot hold {block.n_rows} rows of {width}",
+        where=f"{where.shard.name}, block {where.number}",
+    )
+
+
+def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
+    """Return the format of a dataset's blocks.
+
+    Raises
+    ------
+    ManifestError
+        If it is unknown, or the shards are not those of the format.
+    """
+    if manifest.format == "parquet":
+        expected: tuple[str, ...] = ("",)
+        found: BlockFormat = ParquetBlocks(manifest.schema)
+    elif manifest.format == "zarr":
+        found = ZarrBlocks(manifest.schema)
+        expected = tuple(array.name for array in found.arrays)
+    else:
+        raise ManifestError(
+            f"the format {manifest.format!r} is unknown", where=where, remedy="upgrade streamtrain"
+        )
+    for split, shards in manifest.splits.items():
+        arrays = tuple(dict.fromkeys(shard.array for shard in shards))
+        if shards and arrays != expected:
+            raise ManifestError(
+                f"{split} has the arrays {', '.join(map(repr, arrays))}, "
+                f"expected {', '.join(map(repr, expected))}",
+                where=where,
+                remedy="ingest again",
+            )
+    return found
+
+
+MAX_BLOCK_ROWS = {"parquet": MAX_PARQUET_ROWS, "zarr": MAX_ZARR_ROWS}
+"""Most rows of a block in each format."""
+
+
+def open_writer(
+    file_format: str,
+    folder: Path,
+    split: str,
+    columns: StoredColumns,
+    *,
+    block_rows: int,
+    on_block: OnBlock | None = None,
+) -> BlockWriter:
+    """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`."""
+    writer = {"parquet": ShardWriter, "zarr": ZarrWriter}[file_format]
+    return writer(folder, split, columns, block_rows=block_rows, on_block=on_block)

@@ -1,0 +1,246 @@
+"""How a dataset lies in Zarr: row-major arrays by type, and their metadata.
+
+    train.zarr/  numeric (N, D) float32     target (N,) float32
+                 codes (N, F) uint8, uint16 or int32: the narrowest that holds every field
+                 weight, exposure (N,) float32
+
+An array that would have no column is not there. A dataset made from arrays has
+`features` (N, ...) of their own type in place of numeric and codes. All have the same chunks along
+the first axis, one for each block, in Zarr shards of as many chunks each: a
+Zarr shard is one file, its chunks in order, then the index that other readers
+want. A chunk is found by arithmetic, without the index.
+
+    numeric/c/0/0    | chunk 0 | chunk 1 | ... | index: (offset, bytes) of each, crc32c |
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from streamtrain.store.schema import StoredColumns, StoredFeatures
+
+CODE_TYPES = ("uint8", "uint16", "int32")
+"""Types of codes. One for all fields: rows then widen several codes at a time, where fields
+of several widths cost twice as much to scatter (docs/decisions/0007-zarr.md)."""
+
+_ABSENT = 2**64 - 1
+"""Offset and size of a chunk that is not there."""
+_CRC32C = 0x82F63B78
+
+
+@dataclass(frozen=True)
+class ZarrArray(abc.ABC):
+    """One array of a split.
+
+    Parameters
+    ----------
+    name : str
+        Of the array in its group.
+    dtype : str
+        NumPy name; stored little-endian.
+    tail : tuple of int
+        Shape of a row.
+    columns : tuple of str
+        What the values of a row are called; () if they have positions alone.
+    """
+
+    name: str
+    dtype: str
+    tail: tuple[int, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return np.dtype(self.dtype).itemsize * math.prod(self.tail)
+
+    def chunk_key(self, shard: int) -> str:
+        """Return the file of a Zarr shard, below the group."""
+        return f"{self.name}/c/{shard}" + "/0" * len(self.tail)
+
+    @abc.abstractmethod
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the rows of this array in a block: (n, *tail) in C order, little-endian.
+
+        Parameters
+        ----------
+        values : array
+            The block, as its writer's `matrix` holds it.
+        """
+
+
+@dataclass(frozen=True)
+class ColumnsArray(ZarrArray):
+    """Some neighbouring columns of a table, whose block is (k, n) int32 of bits.
+
+    Parameters
+    ----------
+    first, last : int
+        Which of the k, `last` not included.
+    """
+
+    first: int
+    last: int
+
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the columns as rows."""
+        chosen = values[self.first : self.last].T
+        if self.dtype == "float32":
+            rows = np.ascontiguousarray(chosen).view(np.float32)
+        else:
+            rows = chosen.astype(self.dtype, order="C")
+        return rows.reshape(len(rows), *self.tail)
+
+
+@dataclass(frozen=True)
+class BytesArray(ZarrArray):
+    """Some neighbouring bytes of the rows of a block, (n, bytes) uint8.
+
+    Parameters
+    ----------
+    first, last : int
+        Which of them, `last` not included.
+    """
+
+    first: int
+    last: int
+
+    def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the bytes as they are."""
+        rows = np.ascontiguousarray(values[:, self.first : self.last])
+        return rows.view(self.dtype).reshape(len(rows), *self.tail)
+
+
+def plan_arrays(stored: StoredColumns | StoredFeatures) -> tuple[ZarrArray, ...]:
+    """Return the arrays of a dataset, in the order in which their chunks make a block."""
+    if isinstance(stored, StoredFeatures):
+        n_bytes = stored.feature_bytes
+        return (
+            BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes),
+            BytesArray("target", "float32", (), ("target",), n_bytes, n_bytes + 4),
+        )
+    return _plan_table(stored)
+
+
+def _plan_table(columns: StoredColumns) -> tuple[ZarrArray, ...]:
+    n_numeric, n_codes = len(columns.numeric), len(columns.categorical)
+    arrays = []
+    if n_numeric:
+        tail, names = (n_numeric,), columns.numeric
+        arrays.append(ColumnsArray("numeric", "float32", tail, names, 0, n_numeric))
+    at = n_numeric + n_codes
+    if n_codes:
+        kind, tail, names = _code_type(columns), (n_codes,), columns.categorical
+        arrays.append(ColumnsArray("codes", kind, tail, names, n_numeric, at))
+    for role, column in (
+        ("target", columns.target),
+        ("weight", columns.weight),
+        ("exposure", columns.exposure),
+    ):
+        if column is not None:
+            arrays.append(ColumnsArray(role, "float32", (), (column,), at, at + 1))
+            at += 1
+    return tuple(arrays)
+
+
+def _code_type(columns: StoredColumns) -> str:
+    largest = max(columns.cardinalities) - 1
+    return next(name for name in CODE_TYPES if largest <= np.iinfo(name).max)
+
+
+def shard_index(n_chunks: int, chunk_bytes: int, *, n_entries: int) -> bytes:
+    """Return the index that ends a Zarr shard whose chunks lie one behind another.
+
+    Parameters
+    ----------
+    n_chunks, chunk_bytes : int
+        Chunks in the file, and the bytes of each.
+    n_entries : int
+        Chunks that a shard of this array has room for; the rest are absent.
+
+    Source
+    ------
+    Zarr v3 specification, codec "sharding_indexed", with its default index
+    codecs: "bytes" (little-endian) and "crc32c".
+    """
+    entries = np.full((n_entries, 2), _ABSENT, "<u8")
+    entries[:n_chunks, 0] = np.arange(n_chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
+    entries[:n_chunks, 1] = chunk_bytes
+    data = entries.tobytes()
+    return data + crc32c(data).to_bytes(4, "little")
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (Castagnoli) of some bytes.
+
+    Source
+    ------
+    RFC 3720, appendix B.4; reflected polynomial 0x82F63B78, byte by byte.
+    """
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = _TABLE[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    return crc ^ 0xFFFFFFFF
+
+
+def _table() -> list[int]:
+    table = []
+    for value in range(256):
+        crc = value
+        for _ in range(8):
+            crc = (crc >> 1) ^ (_CRC32C if crc & 1 else 0)
+        table.append(crc)
+    return table
+
+
+_TABLE = _table()
+
+
+def _dimensions(array: ZarrArray) -> tuple[str, ...]:
+    # No name may stand for two sizes in a group: xarray would refuse it.
+    if isinstance(array, ColumnsArray):
+        return tuple(f"{array.name}_column" for _ in array.tail)
+    return tuple(f"{array.name}_{axis}" for axis in range(1, 1 + len(array.tail)))
+
+
+def group_metadata(
+    arrays: Sequence[ZarrArray], *, n_rows: int, chunk_rows: int, shard_chunks: int
+) -> dict[str, bytes]:
+    """Return every zarr.json of a split's group by its path in the group, as zarr writes it.
+
+    Parameters
+    ----------
+    arrays : sequence of ZarrArray
+    n_rows : int
+    chunk_rows : int
+        Rows of a chunk.
+    shard_chunks : int
+        Chunks of a Zarr shard.
+    """
+    import zarr
+    from zarr.storage import MemoryStore
+
+    files: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(store_dict=files), zarr_format=3)
+    for array in arrays:
+        group.create_array(
+            array.name,
+            shape=(n_rows, *array.tail),
+            chunks=(chunk_rows, *array.tail),
+            shards=(chunk_rows * shard_chunks, *array.tail),
+            dtype=array.dtype,
+            compressors=None,
+            filters=None,
+            # Every chunk is written: nothing is ever read from this.
+            fill_value=float("nan") if array.dtype.startswith("float") else 0,
+            dimension_names=("row", *_dimensions(array)),
+            attributes={"columns": list(array.columns)} if array.columns else {},
+        )
+    return {name: bytes(data.to_bytes()) for name, data in files.items()}

@@ -1,0 +1,141 @@
+"""Writing shards: Zarr v3 arrays whose chunks are read without Zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from streamtrain import durable
+from streamtrain.errors import StreamtrainError
+from streamtrain.store.block_writer import (
+    SHARD_BYTES,
+    BlockWriter,
+    HashingFile,
+    OnBlock,
+    shard_of,
+)
+from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
+from streamtrain.store.schema import StoredColumns, StoredFeatures
+from streamtrain.store.zarr_layout import ZarrArray, group_metadata, plan_arrays, shard_index
+
+
+class _OpenShard:
+    """One Zarr shard of one array while it is written."""
+
+    def __init__(self, array: ZarrArray, path: Path, name: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.array = array
+        self.name = name
+        self.file = HashingFile(path)
+        self.blocks: list[Block] = []
+
+    def write(self, rows: npt.NDArray[np.generic], *, padding: int) -> None:
+        """Append a chunk, and `padding` rows that no block holds."""
+        start = self.file.position
+        self.file.block.reset()
+        self.file.write(rows.data)
+        digest = self.file.block.hexdigest()
+        self.blocks.append(Block(len(rows), start, self.file.position - start, digest))
+        if padding:
+            self.file.write(bytes(padding * self.array.row_bytes))
+
+
+class ZarrWriter(BlockWriter):
+    """Write the rows of one split as the arrays of a Zarr group.
+
+    Parameters
+    ----------
+    folder, split, stored, block_rows, on_block
+        As in `BlockWriter`.
+    shard_bytes : int
+        A Zarr shard has as many chunks as fit into this, over all arrays.
+
+    Notes
+    -----
+    Zarr's chunks all have one size, so only the last block may be shorter; its
+    chunk is padded with zeros. A split of one block has a chunk of its own size.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        stored: StoredColumns | StoredFeatures,
+        *,
+        block_rows: int,
+        on_block: OnBlock | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        super().__init__(
+            folder,
+            split,
+            stored,
+            block_rows=block_rows,
+            max_block_rows=MAX_BLOCK_ROWS,
+            on_block=on_block,
+        )
+        self._arrays = plan_arrays(stored)
+        row_bytes = sum(array.row_bytes for array in self._arrays)
+        self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
+        self._open: list[_OpenShard] = []
+        self._n_rows = self._n_blocks = self._n_shards = 0
+        self._ended = False
+
+    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
+        if self._ended:
+            raise StreamtrainError("only the last block of a Zarr array may be shorter")
+        self._ended = n < self._block_rows
+        if not self._open:
+            self._open_shard()
+        padding = self._block_rows - n if self._n_blocks else 0
+        for shard in self._open:
+            shard.write(shard.array.pack(values), padding=padding)
+        self._n_blocks += 1
+        self._n_rows += n
+        if len(self._open[0].blocks) == self._shard_chunks:
+            self._end_shard()
+
+    def _open_shard(self) -> None:
+        for array in self._arrays:
+            name = f"{self._split}.zarr/{array.chunk_key(self._n_shards)}"
+            self._open.append(_OpenShard(array, self._folder / name, name))
+
+    def _end_shard(self) -> None:
+        if not self._open:
+            return
+        n_chunks = len(self._open[0].blocks)
+        # The only shard of a split has room for what it holds.
+        n_entries = self._shard_chunks if self._n_shards else n_chunks
+        try:
+            for shard in self._open:
+                chunk_bytes = shard.file.position // n_chunks
+                shard.file.write(shard_index(n_chunks, chunk_bytes, n_entries=n_entries))
+        except OSError as error:
+            raise durable.as_stream_error(error, self._folder / self._split) from error
+        self._sync([shard.file for shard in self._open])
+        self.shards += [
+            shard_of(shard.name, shard.file, shard.blocks, array=shard.array.name)
+            for shard in self._open
+        ]
+        self._open = []
+        self._n_shards += 1
+
+    def _close_files(self) -> None:
+        for shard in self._open:
+            shard.file.close()
+
+    def _write_metadata(self) -> None:
+        group = f"{self._split}.zarr"
+        for key, data in group_metadata(
+            self._arrays,
+            n_rows=self._n_rows,
+            chunk_rows=self._block_rows if self._n_blocks > 1 else self._n_rows,
+            shard_chunks=self._shard_chunks if self._n_shards > 1 else self._n_blocks,
+        ).items():
+            name = f"{group}/{key}"
+            durable.write_directory_file(self._folder / name, data)
+            self.files[name] = xxhash.xxh3_128_hexdigest(data)

@@ -1,0 +1,239 @@
+"""Zarr as it lies on disk, read with zarr-python and not with our reader."""
+
+import math
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+import zarr
+
+from streamtrain import library
+from streamtrain.errors import CorruptShardError, ManifestError, StreamtrainError
+from streamtrain.store.dataset import open_dataset
+from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from streamtrain.store.schema import StoredColumns
+from streamtrain.store.zarr_layout import crc32c, plan_arrays
+from streamtrain.store.zarr_shards import ZarrWriter
+from tests.end_to_end.command import environment
+from tests.made import make_array_dataset, make_dataset
+from tests.reader.reading import legible
+
+COLUMNS = StoredColumns(
+    numeric=("a", "b"),
+    categorical=("c", "d", "e", "f"),
+    cardinalities=(256, 257, 256, 65_537),
+    target="y",
+    weight="w",
+    exposure="t",
+)
+ARRAYS = {
+    "numeric": ("float32", ["a", "b"]),
+    "codes": ("int32", ["c", "d", "e", "f"]),
+    "target": ("float32", ["y"]),
+    "weight": ("float32", ["w"]),
+    "exposure": ("float32", ["t"]),
+}
+
+
+def write(folder, n_rows, *, block_rows=16, shard_blocks=3):
+    """Write rows whose every value differs, as far as its type can tell."""
+    rng = np.random.default_rng(3)
+    numbers = [rng.normal(size=n_rows).astype(np.float32) for _ in range(5)]
+    codes = [rng.integers(0, c, n_rows, dtype=np.int32) for c in COLUMNS.cardinalities]
+    for code, c in zip(codes, COLUMNS.cardinalities, strict=True):
+        code[0] = c - 1  # the largest that its type must hold
+    numbers[0][n_rows // 2] = np.nan
+    row_bytes = sum(array.row_bytes for array in plan_arrays(COLUMNS))
+    folder.mkdir()
+    with ZarrWriter(
+        folder,
+        "train",
+        COLUMNS,
+        block_rows=block_rows,
+        shard_bytes=shard_blocks * block_rows * row_bytes,
+    ) as writer:
+        writer.append([*numbers[:2], *codes, *numbers[2:]])
+    return writer, dict(zip(COLUMNS.names, [*numbers[:2], *codes, *numbers[2:]], strict=True))
+
+
+@pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 47, 48, 49, 100])
+def test_zarr_reads_every_value_and_finds_every_chunk(tmp_path, n_rows):
+    writer, columns = write(tmp_path / "ds", n_rows)
+    group = zarr.open_group(tmp_path / "ds/train.zarr", mode="r")
+    assert sorted(group) == sorted(ARRAYS)
+    for name, (dtype, names) in ARRAYS.items():
+        array = group[name]
+        assert array.dtype == dtype
+        assert array.attrs["columns"] == names
+        assert array.metadata.dimension_names[0] == "row"
+        values = array[:].reshape(n_rows, -1)
+        for j, column in enumerate(names):
+            np.testing.assert_array_equal(values[:, j], columns[column])
+    assert sum(shard.n_rows for shard in writer.shards if shard.array == "target") == n_rows
+
+
+@pytest.mark.parametrize(("n_rows", "chunk_rows", "shard_rows"), [(9, 9, 9), (40, 16, 48)])
+def test_a_small_split_has_no_room_for_rows_that_are_not_there(
+    tmp_path, n_rows, chunk_rows, shard_rows
+):
+    write(tmp_path / "ds", n_rows)
+    array = zarr.open_group(tmp_path / "ds/train.zarr", mode="r")["numeric"]
+    assert array.chunks == (chunk_rows, 2)
+    assert array.shards == (shard_rows, 2)
+
+
+def test_the_number_of_files_follows_the_bytes_and_not_the_blocks(tmp_path):
+    writer, _ = write(tmp_path / "ds", 1000, block_rows=1, shard_blocks=500)
+    files = [p for p in (tmp_path / "ds").rglob("*") if p.is_file()]
+    assert len(files) == len(ARRAYS) * (2 + 1) + 1
+    assert len(writer.shards) == len(ARRAYS) * 2
+    assert all(len(shard.blocks) == 500 for shard in writer.shards)
+
+
+def test_every_file_of_zarr_is_in_the_manifest(tmp_path):
+    folder = make_dataset(tmp_path / "ds", file_format="zarr")
+    manifest = read_manifest(folder)
+    named = {s.name for shards in manifest.splits.values() for s in shards} | set(manifest.files)
+    found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert found == named | {MANIFEST_NAME}
+
+
+def test_only_the_last_block_may_be_shorter(tmp_path):
+    writer = ZarrWriter(tmp_path, "train", StoredColumns(("a",), (), (), "y"), block_rows=8)
+    for _ in range(2):
+        writer.append([np.zeros(3, "f4")] * 2)
+        writer._hand_over()
+    with pytest.raises(StreamtrainError, match="only the last block"):
+        writer.end_block()
+    writer.abandon()
+
+
+@pytest.mark.parametrize(
+    ("cardinality", "kind"),
+    [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65_536, "uint16"), (65_537, "int32")],
+)
+def test_codes_lie_in_the_narrowest_type_that_holds_every_field(cardinality, kind):
+    columns = StoredColumns((), ("a", "b"), (2, cardinality), "y")
+    codes = plan_arrays(columns)[0]
+    assert (codes.name, codes.dtype) == ("codes", kind)
+    written = codes.pack(np.array([[0, 1], [cardinality - 1, 0], [0, 0]], np.int32))
+    assert written.tolist() == [[0, cardinality - 1], [1, 0]]
+
+
+def test_the_checksum_is_that_of_the_rfc():
+    # RFC 3720, appendix B.4.
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(bytes([255] * 32)) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def reseal(folder, change):
+    raw = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    change(raw)
+    write_manifest(folder, msgspec.convert(raw, Manifest))
+
+
+def merge_blocks(raw):
+    """Claim that two blocks of one array are one."""
+    shard = raw["splits"]["train"][0]
+    (n, at, size, digest), (m, _, more, _) = shard["blocks"][:2]
+    shard["blocks"][:2] = [[n + m, at, size + more, digest]]
+
+
+@pytest.mark.parametrize(
+    ("says", "change"),
+    [
+        ("has the arrays", lambda raw: raw["splits"]["train"].pop(0)),
+        ("has the arrays", lambda raw: raw["splits"]["train"][0].update(array="other")),
+        ("has the arrays", lambda raw: raw.update(format="parquet")),
+        ("is unknown", lambda raw: raw.update(format="feather")),
+        ("other blocks than", merge_blocks),
+        ("contents of other splits", lambda raw: raw["contents"].pop("train")),
+        ("cannot lie there", lambda raw: raw["splits"]["train"][0]["blocks"][0].__setitem__(0, 0)),
+    ],
+    ids=["gone", "renamed", "parquet", "unknown", "blocks", "contents", "no rows"],
+)
+def test_arrays_that_no_ingest_writes_are_refused(tmp_path, says, change):
+    folder = make_dataset(tmp_path / "ds", file_format="zarr", splits=("train",))
+    reseal(folder, change)
+    with pytest.raises(ManifestError, match=says):
+        open_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dtype": "object"},
+        {"dtype": "float64"},
+        {"shape": [0]},
+        {"shape": [-2, -3]},
+        {"shape": [1 << 20, 2]},
+        {"shape": [1] * 33},
+        {"statistics": []},
+    ],
+    ids=str,
+)
+def test_features_that_no_ingest_writes_are_refused_before_memory_is_taken(tmp_path, change):
+    folder = make_array_dataset(tmp_path / "ds")
+
+    def hostile(raw):
+        features = raw["schema"]["features"]
+        # One statistic for all values fits any shape.
+        features["statistics"] = features["statistics"][:1]
+        features.update(change)
+
+    reseal(folder, hostile)
+    with pytest.raises(ManifestError, match="cannot be one"):
+        open_dataset(folder)
+
+
+def test_each_position_has_a_statistic_or_all_have_one(tmp_path):
+    folder = make_array_dataset(tmp_path / "ds")
+    reseal(folder, lambda raw: raw["schema"]["features"]["statistics"].pop())
+    with pytest.raises(ManifestError, match="cannot be one"):
+        open_dataset(folder)
+
+
+def test_features_of_another_type_do_not_fit_their_bytes(tmp_path):
+    folder = make_array_dataset(tmp_path / "ds")
+    reseal(folder, lambda raw: raw["schema"]["features"].update(dtype="float32"))
+    with pytest.raises(CorruptShardError, match="cannot hold"):
+        next(library.open_dataset(folder).batches(10))
+
+
+@pytest.mark.parametrize("rows", [31, 33, 1 << 20])
+def test_rows_that_do_not_fit_their_bytes_are_refused_before_they_are_read(tmp_path, rows):
+    dataset = legible(tmp_path / "ds", file_format="zarr", block_rows=32, n_rows=64)
+
+    def change(raw):
+        for shard in raw["splits"]["train"]:
+            shard["blocks"][0][0] = rows
+            shard["n_rows"] = rows + 32
+
+    reseal(dataset.path, change)
+    changed = open_dataset(dataset.path)
+    block = changed.manifest.blocks("train")[0][1]
+    with pytest.raises(CorruptShardError, match="cannot hold"):
+        changed.with_block(block, np.empty(block.n_bytes, np.uint8), lambda chunks: chunks)
+
+
+def test_reading_does_not_import_zarr(tmp_path):
+    folder = make_dataset(tmp_path / "ds", file_format="zarr")
+    code = (
+        "import sys; from streamtrain.library import open_dataset; "
+        f"n = sum(b.n_rows for b, _ in open_dataset({str(folder)!r}).batches(100)); "
+        "sys.exit(n != 1000 or 'zarr' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), check=False, timeout=60)
+    assert done.returncode == 0
+
+
+def test_the_metadata_of_another_chunk_size_does_not_move_what_is_read(tmp_path):
+    # Only the manifest says where blocks lie; zarr.json is for others, and verify reads it.
+    dataset = legible(tmp_path / "ds", file_format="zarr", block_rows=32)
+    (dataset.path / "train.zarr/numeric/zarr.json").write_text("{}")
+    rows, _ = next(dataset.batches(200, shuffle=False))
+    assert rows.numeric[:, 0].tolist() == list(range(200))
+    assert math.isclose(rows.numeric[7, 1], 7)
