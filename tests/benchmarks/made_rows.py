@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+N_PAIRED = 8
 Floats = npt.NDArray[np.float32]
 
 
@@ -82,23 +84,41 @@ def spaced_cardinalities(n_fields: int = 26, *, low: int = 10, high: int = 1_000
 
 
 def make_click_rows(
-    n_rows: int, cardinalities: list[int], *, n_numeric: int = 13, seed: int = 0
+    n_rows: int,
+    cardinalities: Sequence[int],
+    *,
+    n_numeric: int = 13,
+    n_latent: int = 0,
+    seed: int = 0,
 ) -> MadeRows:
     """Return rows of numbers and categories; a category of rank k has about 1 / k of the rows.
 
     Ranks are spread over the codes by a permutation, so that frequent rows of a table do not
-    lie side by side, which no contender's memory may count on.
+    lie side by side, which no contender's memory may count on. With `n_latent` numbers for every
+    value of the 8 smallest categories, each pair of those adds their product: a truth for
+    factorization machines.
     """
     rng = np.random.default_rng((seed, 30))
     teacher = np.random.default_rng((0, 31))
     x = rng.standard_normal((n_rows, n_numeric), np.float32)
     codes = np.empty((n_rows, len(cardinalities)), np.int32)
     score = x @ teacher.standard_normal(n_numeric).astype(np.float32) * np.float32(0.2)
+    total = np.zeros((n_rows, n_latent), np.float32)
+    squares = np.zeros(n_rows, np.float32)
     for f, size in enumerate(cardinalities):
         rank = np.exp(rng.random(n_rows) * np.log(size + 1)).astype(np.int64) - 1
         code = teacher.permutation(size)[np.minimum(rank, size - 1)]
         codes[:, f] = code
         score += teacher.standard_normal(size).astype(np.float32)[code] * np.float32(0.25)
+        if f >= N_PAIRED:
+            continue
+        vectors = teacher.standard_normal((size, n_latent)).astype(np.float32)[code]
+        total += vectors
+        squares += (vectors**2).sum(axis=1)
+    if n_latent:
+        # Half of the square of the sum, less the squares: every pair once.
+        pairs = 0.5 * ((total**2).sum(axis=1) - squares)
+        score += pairs / np.float32(pairs.std())
     return _with_target(x, codes, score, tuple(cardinalities), rng)
 
 
