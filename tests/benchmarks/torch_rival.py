@@ -87,12 +87,24 @@ class TorchNetwork(Steps):
         torch.manual_seed(seed)
         self._threads = threads
         self.net = network(widths)
-        self._adam = torch.optim.Adam(self.net.parameters(), lr=lr, fused=True)
+        self._lr = lr
+        self._adam = self._make_adam()
         n = len(rows) // batch_size * batch_size
         self._x = torch.from_numpy(rows.numeric[:n]).split(batch_size)
         self._y = torch.from_numpy(rows.target[:n]).split(batch_size)
         self._loss = compiled(self._loss_of, way)
         self._at = 0
+
+    def _make_adam(self) -> Any:
+        return torch.optim.Adam(self.net.parameters(), lr=self._lr, fused=True)
+
+    def warm_up(self) -> None:
+        """Compile and load whatever a step needs, and leave everything as it was."""
+        before = {name: value.clone() for name, value in self.net.state_dict().items()}
+        self(3)
+        self.net.load_state_dict(before)
+        self.net.zero_grad(set_to_none=True)
+        self._adam, self._at = self._make_adam(), 0
 
     def _loss_of(self, x: Any, y: Any) -> Any:
         return functional.binary_cross_entropy_with_logits(self.net(x).squeeze(1), y)
