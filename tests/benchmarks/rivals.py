@@ -48,7 +48,8 @@ class Features:
         d = len(self._numeric)
         self._first = (2 * d + np.concatenate([[0], np.cumsum(sizes)])[:-1]).astype(np.int32)
         self.n_features = 2 * d + sum(sizes)
-        self.n_columns = d + len(self._categorical)
+        self.n_fields = len(self._categorical)
+        self.n_columns = d + self.n_fields
 
     def batches(self, split: str) -> Iterator[tuple[Any, Any, Any]]:
         """Yield (indices (n, D + F) int32, values (n, D + F) float32, target (n,) int8)."""

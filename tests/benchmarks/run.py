@@ -1,4 +1,4 @@
-"""Run benchmarks and write docs/benchmarks.md.
+"""Run benchmarks and write a page of their figures.
 
     python -m tests.benchmarks.run [--rows N] [--only ingest,reader,...] [--out FILE] [--work DIR]
 
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(TITLES))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("benchmark-work"))
-    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.md"))
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: in the work directory")
     given = parser.parse_args()
     names = [name for name in given.only.split(",") if name and name != "none"]
     if unknown := set(names) - set(TITLES):
@@ -52,9 +52,10 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(work, given.rows, given.repeats)
     failed = [name for name in names if not _run(name, bench)]
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(page(work), encoding="utf-8")
-    print(f"wrote {given.out}", file=sys.stderr)
+    out = given.out or work / "benchmarks.md"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(work), encoding="utf-8")
+    print(f"wrote {out}", file=sys.stderr)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

@@ -45,10 +45,11 @@ SKLEARN_BATCH = 256
 def run(bench: Bench) -> dict[str, Any]:
     """Search each one's settings, then time the best of each in turn from cold files."""
     dataset = bench.dataset()
-    caches = _vw_caches(bench, dataset)
-    searched_vw = [_vw(bench, caches, options) for options in VW_SEARCH]
+    bits = bits_of(dataset)
+    caches = vw_caches(bench, dataset, bits=bits)
+    searched_vw = [vw_pass(bench, caches, options, bits=bits) for options in VW_SEARCH]
     best_vw = min(searched_vw, key=lambda found: found["valid_loss"])
-    searched_ours = [_ours(bench, dataset, options) for options in OURS]
+    searched_ours = [our_run(bench, dataset, options) for options in OURS]
     equal = [found for found in searched_ours if found["valid_loss"] <= best_vw["valid_loss"]]
     chosen = min(
         equal or searched_ours, key=lambda found: found["seconds"] if equal else found["valid_loss"]
@@ -58,17 +59,19 @@ def run(bench: Bench) -> dict[str, Any]:
     def cold(run: Any) -> dict[str, Any]:
         nonlocal how
         how = drop_caches([dataset, *caches.values()])
-        _warm_programs()
+        warm_programs()
         return run()
 
     pairs = bench.in_turn(
         {
-            "streamtrain": lambda: cold(lambda: _ours(bench, dataset, chosen["options"])),
-            "Vowpal Wabbit": lambda: cold(lambda: _vw(bench, caches, best_vw["options"])),
+            "streamtrain": lambda: cold(lambda: our_run(bench, dataset, chosen["options"])),
+            "Vowpal Wabbit": lambda: cold(
+                lambda: vw_pass(bench, caches, best_vw["options"], bits=bits)
+            ),
         }
     )
     default = bench.in_turn(
-        {"streamtrain": lambda: _ours(bench, dataset, ("--batch-size", str(SKLEARN_BATCH)))}
+        {"streamtrain": lambda: our_run(bench, dataset, ("--batch-size", str(SKLEARN_BATCH)))}
     )["streamtrain"]
     return {
         "rows": int(pairs["Vowpal Wabbit"]["rows"]),
@@ -83,23 +86,28 @@ def run(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _warm_programs() -> None:
+def warm_programs() -> None:
     python(
         "-c",
         "import streamtrain.train.session, pyarrow.parquet, vowpalwabbit, sklearn.linear_model",
     )
 
 
-def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
-    """Return VW's binary caches of two splits, made if they are not there (not timed)."""
+def vw_caches(
+    bench: Bench, dataset: Path, *, bits: str, module: str = "rivals", name: str = ""
+) -> dict[str, Path]:
+    """Return VW's binary caches of the splits, made if they are not there (not timed).
+
+    `module` is the benchmark whose ``vw-text DATASET SPLIT OUT`` writes the text; a cache is of
+    the bits it was made with.
+    """
     caches = {}
-    bits = _bits(dataset)
     for split in ("train", "valid", "test"):
-        cache = bench.work / f"vw-{bench.n_rows}-{split}.cache"
+        cache = bench.work / f"vw{name}-{bench.n_rows}-{split}.cache"
         if not cache.exists():
             text = bench.fresh(f"vw-{split}.txt")
             making = bench.fresh(f"vw-{split}.making")
-            python("-m", "tests.benchmarks.rivals", "vw-text", str(dataset), split, str(text))
+            python("-m", f"tests.benchmarks.{module}", "vw-text", str(dataset), split, str(text))
             python(
                 "-m", "tests.benchmarks.rivals", "vw", "-d", str(text), "--cache_file", str(making),
                 "-k", "--noop", "--quiet", "-b", bits,
@@ -110,17 +118,18 @@ def _vw_caches(bench: Bench, dataset: Path) -> dict[str, Path]:
     return caches
 
 
-def _bits(dataset: Path) -> str:
-    """Return VW's bits for the features of a dataset; a cache is of the bits it was made with."""
+def bits_of(dataset: Path, *, spacing: int = 1) -> str:
+    """Return VW's bits for the features of a dataset, `spacing` places each."""
     from tests.benchmarks.rivals import Features
 
-    return str(max(18, (Features(dataset).n_features - 1).bit_length()))
+    return str(max(18, (Features(dataset).n_features * spacing - 1).bit_length()))
 
 
-def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict[str, Any]:
+def vw_pass(
+    bench: Bench, caches: dict[str, Path], options: tuple[str, ...], *, bits: str
+) -> dict[str, Any]:
     """Train one pass from the cache; then, untimed, measure the losses."""
     model = bench.fresh("vw.model")
-    bits = _bits(bench.dataset())
     ended = python(
         "-m", "tests.benchmarks.rivals", "vw", "--cache_file", str(caches["train"]), "--passes",
         "1", "--loss_function", "logistic", "-b", bits, "-f", str(model), *options,
@@ -135,7 +144,7 @@ def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict
         for split in ("valid", "test")
     }  # fmt: skip
     return {
-        "options": ["-b", bits, *options][2:],
+        "options": list(options),
         "bits": bits,
         "seconds": trained["driver_s"],
         "process_s": ended.seconds,
@@ -147,7 +156,7 @@ def _vw(bench: Bench, caches: dict[str, Path], options: tuple[str, ...]) -> dict
     }
 
 
-def _ours(bench: Bench, dataset: Path, options: tuple[str, ...] | list[str]) -> dict[str, Any]:
+def our_run(bench: Bench, dataset: Path, options: tuple[str, ...] | list[str]) -> dict[str, Any]:
     """Train by the command; then, untimed, measure the test loss."""
     out = bench.fresh("run")
     ended = streamtrain(
