@@ -135,7 +135,7 @@ def network_scratch_bytes(
     sizes = _sizes(
         wiring, batch_size=batch_size, n_threads=n_threads, rows=rows, clipped=clips_norm
     )
-    return sizes.n_bytes() + 64 * wiring.n_panels * _SCORE_TILE * n_threads
+    return sizes.n_bytes() + 64 * wiring.n_panels * (_SCORE_TILE * n_threads + 16)
 
 
 def make_net(architecture: Architecture) -> Net:

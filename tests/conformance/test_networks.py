@@ -181,7 +181,8 @@ def test_the_budget_counts_what_a_model_keeps(whole, model):
             planned = scratch_bytes(
                 architecture, batch_size=batch_size, n_threads=2, clips_norm=clips_norm
             )
-            assert 0.9 * kept - 8192 <= planned <= 1.1 * kept + 8192
+            # Some short arrays are not counted.
+            assert abs(planned - kept) <= 4096 + 0.005 * kept
 
 
 @every
