@@ -19,7 +19,7 @@ __version__ = "0.1.0"
 # Names are imported when first asked for, so that `streamtrain --help` stays instant.
 _HOMES = {
     "Dataset": "streamtrain.library",
-    "Trainer": "streamtrain.library",
+    "Trainer": "streamtrain.trainer",
     "ingest": "data_tools.library",
     "load_model": "streamtrain.predict",
     "open_dataset": "streamtrain.library",
@@ -29,10 +29,10 @@ _HOMES = {
 if TYPE_CHECKING:
     from data_tools.library import ingest as ingest
     from streamtrain.library import Dataset as Dataset
-    from streamtrain.library import Trainer as Trainer
     from streamtrain.library import open_dataset as open_dataset
     from streamtrain.library import train as train
     from streamtrain.predict import load_model as load_model
+    from streamtrain.trainer import Trainer as Trainer
 
 __all__ = ["Dataset", "Trainer", "__version__", "ingest", "load_model", "open_dataset", "train"]
 
