@@ -18,7 +18,8 @@ from data_tools.sql_source import SqlReader
 from data_tools.table_source import TableSource
 from streamtrain import memory
 from streamtrain.errors import UsageError
-from streamtrain.store.dates import PARTS, part_name
+from streamtrain.store.dates import part_name
+from streamtrain.store.schema import DATE_PART_NAMES
 from streamtrain.store.string_table import MissingTexts
 
 _MANY_ROWS = 1e9
@@ -56,7 +57,9 @@ class Inputs:
         self._missing = MissingTexts(options.missing)
         self._opened = self._open(staging, out)
         first = self._opened[0]
-        roles = resolve_roles(options, first.fields, positional=first.positional, parts=PARTS)
+        roles = resolve_roles(
+            options, first.fields, positional=first.positional, parts=DATE_PART_NAMES
+        )
         found = find_kinds(self._opened, roles, self._missing)
         self._is_number = found.is_number
         self._record_bytes = found.record_bytes

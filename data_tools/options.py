@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from streamtrain.store.dates import PARTS
-from streamtrain.store.schema import DEFAULT_MISSING
+from streamtrain.store.schema import DATE_PART_NAMES, DEFAULT_MISSING
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,4 +103,4 @@ class IngestOptions:
     target_file: Path | None = None
     svm_width: int | None = None
     sql: str | None = None
-    date_parts: tuple[str, ...] = PARTS
+    date_parts: tuple[str, ...] = DATE_PART_NAMES

@@ -129,9 +129,15 @@ def open_sources(
 
     Raises
     ------
+    UsageError
+        If there is no such kind.
     NoInputError, SourceError
         If one is not there, cannot be read, or has other columns than the first.
     """
+    if options.kind is not None and options.kind not in KINDS:
+        raise UsageError(
+            f"no kind {options.kind!r}", where="--kind", remedy=f"choose of {', '.join(KINDS)}"
+        )
     sources: list[Source] = []
     kinds: set[str] = set()
     for k, named in enumerate(names):

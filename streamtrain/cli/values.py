@@ -12,6 +12,7 @@ import click
 
 from streamtrain.config import nearest, parse_interval, parse_size, parse_splits, read_config
 from streamtrain.errors import ConfigError, UsageError
+from streamtrain.store.schema import DATE_PART_NAMES
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
@@ -72,14 +73,14 @@ NAMES = _Parsed("names", lambda text: tuple(n.strip() for n in text.split(",") i
 
 
 def _date_parts(text: str) -> tuple[str, ...]:
-    known = ("hour", "weekday", "yearday", "epoch")
     found = tuple(dict.fromkeys(p.strip() for p in text.split(",") if p.strip()))
     if found == ("none",):
         return ()
     for part in found:
-        if part not in known:
-            raise UsageError(f"no part {part!r} of a time", remedy=f"choose of {', '.join(known)}")
-    return found or known
+        if part not in DATE_PART_NAMES:
+            known = ", ".join(DATE_PART_NAMES)
+            raise UsageError(f"no part {part!r} of a time", remedy=f"choose of {known}")
+    return found or DATE_PART_NAMES
 
 
 DATE_PARTS = _Parsed("parts", _date_parts)
@@ -89,9 +90,9 @@ def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--kind``."""
     return click.option(
         "--kind",
-        type=click.Choice(["csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"]),
+        metavar="KIND",
         show_default="told by first bytes and name",
-        help="What the sources are.",
+        help="What the sources are: csv, json, parquet, ipc, libsvm, npy or npz.",
     )(function)
 
 

@@ -13,8 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-PARTS = ("hour", "weekday", "yearday", "epoch")
-"""Hour 0 to 23, weekday 0 (Monday) to 6, day of the year 1 to 366, whole seconds since 1970."""
 _ISO = (
     r"^[ \t]*(?P<day>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[T ](?P<clock>[0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(?:[.,][0-9]{1,9})?"
@@ -104,7 +102,7 @@ def part_of(seconds: Seconds, good: Mask, part: str) -> npt.NDArray[np.float64]:
     seconds : (n,) int64
     good : (n,) bool
     part : str
-        One of `PARTS`.
+        One of `schema.DATE_PART_NAMES`.
     """
     days = seconds // _DAY_S
     if part == "hour":

@@ -23,6 +23,9 @@ FIRST_CODE = 2
 QUANTILE_PROBABILITIES = tuple(i / 64 for i in range(65))
 """Where the quantiles of `NumericStatistics` lie."""
 
+DATE_PART_NAMES = ("hour", "weekday", "yearday", "epoch")
+"""Hour 0 to 23, weekday 0 (Monday) to 6, day of the year 1 to 366, whole seconds since 1970."""
+
 DEFAULT_MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-nan", "#N/A")
 """Cells that read as missing unless --missing says otherwise."""
 

@@ -1,8 +1,9 @@
 """What every kind of source promises: the same rows, the same counts, the same dataset."""
 
 import csv
+import inspect
 import json
-from inspect import signature
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from data_tools.json_rows import JsonSplitter
 from data_tools.kinds import KINDS
 from data_tools.parquet_source import ParquetReader
 from data_tools.raw_rows import read_raw
+from streamtrain.cli.values import kind_option
 from streamtrain.errors import BudgetError
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.manifest import read_manifest
@@ -107,6 +109,18 @@ def test_numbers_are_missing_where_a_text_of_missing_spells_them(tmp_path):
         np.testing.assert_array_equal(values, [1, np.nan, np.nan, 3])
 
 
+@pytest.mark.parametrize("kind", ["parquet", "ipc stream", "jsonl"])
+def test_null_is_missing_though_empty_text_is_not(tmp_path, kind):
+    table = pa.table({
+        "c": ["", "k", None] * 10, "n": [1, None, 2] * 10, "y": [0, 1, 1] * 10,
+    })  # fmt: skip
+    options = {"missing": ("NA",), "categorical": ("n",), "splits": {}, "shuffle": False}
+    run(tmp_path, write(kind, table, tmp_path), **options)
+    rows = read_all(tmp_path / "dataset").to_pydict()
+    assert rows["c"][:3] == [2, 3, 0]
+    assert rows["n"][:3] == [2, 0, 3]
+
+
 def test_columns_of_numbers_may_be_declared_categories_and_split_by(tmp_path, table):
     options = {"categorical": ("count",), "split_by": "id"}
     _, one = run(tmp_path, write("csv", table, tmp_path), out="one", **options)
@@ -141,6 +155,9 @@ def test_a_directory_of_parts_is_one_table(tmp_path, table, from_csv):
         pq.write_table(table.slice(start, 250), folder / f"part-{k}.parquet")
     pq.write_table(table.slice(0, 0), folder / "part-9.parquet")
     (folder / "_SUCCESS").touch()
+    for other in ("_temporary", ".hidden"):
+        (folder / other).mkdir()
+        pq.write_table(table, folder / other / "part-8.parquet")
     (folder / ".part-0.parquet.crc").write_bytes(b"crc")
     _, manifest = run(tmp_path, str(folder))
     assert manifest.fingerprint == from_csv.fingerprint
@@ -313,7 +330,7 @@ def test_what_decoding_takes_follows_the_pages_and_not_the_row_group(tmp_path):
     path = tmp_path / "a.parquet"
     options = {"row_group_size": n, "use_dictionary": False}
     # Newer writers bound the rows of a page too.
-    bounded = "max_rows_per_page" in signature(pq.ParquetWriter).parameters
+    bounded = "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
     whole = {"max_rows_per_page": n} if bounded else {}
     pq.write_table(table, path, **options, data_page_size=1 << 16)
     small = ParquetReader(path, "a").reading_bytes(table.column_names)
@@ -335,6 +352,8 @@ def test_a_budget_that_cannot_hold_the_pages_is_refused_with_what_they_need(
 def test_every_kind_in_the_table_has_a_test_here():
     tested = {"csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"}
     assert set(KINDS) == tested
+    help_of_kind = inspect.getsource(kind_option)
+    assert all(re.search(rf"\b{kind}\b", help_of_kind) for kind in KINDS)
 
 
 def test_a_kind_can_be_named_where_nothing_tells_it(tmp_path):
@@ -358,10 +377,11 @@ def test_libsvm_is_scored_with_the_columns_of_training(tmp_path):
     (tmp_path / "b.svm").write_text("0 2:1\n0 9:1\n")
     (piece,) = read_raw([str(tmp_path / "b.svm")], manifest.schema)
     assert piece.reasons == {}
-    assert piece.batch.select(["1", "2", "3", "4"]).to_pylist() == [
-        {"1": 0, "2": 1, "3": 0, "4": 0},
-        {"1": 0, "2": 0, "3": 0, "4": 0},
-    ]
+    zeros = dict.fromkeys("1234", 0)
+    assert piece.batch.select(list("1234")).to_pylist() == [zeros | {"2": 1}, zeros]
+    (tmp_path / "c.svm").write_text("0 2:1\n")
+    (piece,) = read_raw([str(tmp_path / "c.svm")], manifest.schema)
+    assert piece.batch.select(list("1234")).to_pylist() == [zeros | {"2": 1}]
 
 
 BAD_LINE = "not JSON: JSON is malformed: invalid character (byte 0)"
@@ -369,7 +389,7 @@ WILD = [
     {"i": 7, "f": 1.5, "s": "a", "b": True, "e": [1, 2.5], "m": 5},
     {"i": -0, "f": 100, "s": 'é\n"', "b": None, "e": [None, 3], "m": "five"},
     {"i": 12, "f": 1e300, "s": None, "b": False, "e": None, "m": None},
-    {"f": 1e-7, "s": "NaN: Inf", "b": True, "e": [0, 12345678901234567890], "m": 1.50},
+    {"f": 1e-7, "s": "NaN Inf", "b": True, "e": [0, 12345678901234567890], "m": 1.50},
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from data_tools import sql_source
 from streamtrain.errors import BudgetError, ConfigError, SourceError, UsageError
 from tests.data_tools.reading import read_all
 from tests.data_tools.tables import made_table, run, write
@@ -49,6 +50,18 @@ def test_the_same_query_gives_the_same_dataset(tmp_path):
     query = f"select l.a, r.b, l.y from ({query}) l join ({query}) r on l.a = r.b % 97 limit 40000"
     found = {run(tmp_path, out=f"d{k}", sql=query)[1].fingerprint for k in range(2)}
     assert len(found) == 1
+
+
+def test_a_query_runs_on_one_thread_within_its_share(tmp_path):
+    query = "select current_setting('threads')::int as n, i % 2 as y from range(9) t(i)"
+    run(tmp_path, sql=query, splits={}, memory=1 << 30)
+    assert set(read_all(tmp_path / "dataset")["n"].to_pylist()) == {1.0}
+
+
+def test_no_name_in_a_query_is_a_variable_of_the_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(sql_source, "secret", pa.table({"x": [1], "y": [0]}), raising=False)
+    with pytest.raises(SourceError, match="secret does not exist"):
+        run(tmp_path, sql="select * from secret")
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,8 @@ def test_options_that_do_not_go_together_are_2(tmp_path):
     out = ("--out", tmp_path / "d")
     refused(run("ingest", *out, "--target", "y"), 2)
     refused(run("ingest", tmp_path / "a.csv", *out), 2)
-    refused(run("ingest", tmp_path / "a.csv", *out, "--target", "y", "--sql", "select 1"), 2)
-    refused(run("ingest", tmp_path / "a.csv", *out, "--target", "y", "--target-file", "y.npy"), 2)
-    line = refused(
-        run("ingest", tmp_path / "a.csv", *out, "--target", "y", "--date-parts", "age"), 2
-    )
-    assert "choose of hour, weekday" in line
+    words = ("ingest", tmp_path / "a.csv", *out, "--target", "y")
+    refused(run(*words, "--sql", "select 1"), 2)
+    refused(run(*words, "--target-file", "y.npy"), 2)
+    assert "choose of csv, parquet" in refused(run(*words, "--kind", "xls"), 2)
+    assert "choose of hour, weekday" in refused(run(*words, "--date-parts", "age"), 2)

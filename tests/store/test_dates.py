@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from streamtrain.store.dates import PARTS, part_of, read_times
+from streamtrain.store.dates import part_of, read_times
+from streamtrain.store.schema import DATE_PART_NAMES
 
 UTC = dt.UTC
 
@@ -30,7 +31,7 @@ def expected(moment):
 def parts(array):
     seconds, good = read_times(array)
     assert good.all()
-    return np.stack([part_of(seconds, good, part) for part in PARTS], axis=1).tolist()
+    return np.stack([part_of(seconds, good, part) for part in DATE_PART_NAMES], axis=1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -91,4 +92,4 @@ def test_what_is_no_time_is_none(text):
 def test_a_null_timestamp_is_none():
     seconds, good = read_times(pa.array([None, dt.datetime(2024, 5, 31, tzinfo=UTC)]))
     assert good.tolist() == [False, True]
-    assert np.isnan([part_of(seconds, good, part)[0] for part in PARTS]).all()
+    assert np.isnan([part_of(seconds, good, part)[0] for part in DATE_PART_NAMES]).all()
