@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import xxhash
+from msgspec import UNSET
 
 from data_tools.array_ingest import ingest_arrays
 from data_tools.budget import MemoryPlan, plan_memory
@@ -119,6 +120,12 @@ def _check(options: IngestOptions, out: Path) -> None:
     if options.target_file is not None and options.format != "zarr":
         raise ConfigError(
             "arrays are kept in Zarr", where="--target-file", remedy="give --format zarr"
+        )
+    if options.compression is not None and options.format != "zarr":
+        raise ConfigError(
+            "Parquet shards are read as they lie",
+            where="--compression",
+            remedy="give --format zarr, or leave it out",
         )
     most = MAX_BLOCK_ROWS[options.format]
     if options.block_rows is not None and not 1 <= options.block_rows <= most:
@@ -274,6 +281,7 @@ class _Ingest:
             stored,
             columns,
             file_format=options.format,
+            compressed=options.compression is not None,
             remaps=remaps,
             target_remap=task.remap,
             shuffle_key=self._draw.shuffle_key,
@@ -307,6 +315,7 @@ class _Ingest:
             split_by=columns.split_by,
             reject_reasons=dict(sorted(first.reasons.items())),
             contents=second.contents,
+            compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
 

@@ -111,7 +111,7 @@ def plan_memory(
             [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
         )
         rows = 2 * window + SCORING_ROWS
-        scored = rows * per_row + max(b.n_bytes for b in valid)
+        scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
         scored += handover_bytes(dataset, SCORING_ROWS)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * layout.n_scores)
     n_windows = resources.prefetch + 1
@@ -125,7 +125,7 @@ def plan_memory(
         ),
         "spill of one batch": settings.batch_size * per_row
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * block_bytes,
+        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes),
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "reserve": _RESERVE_BYTES,
     }

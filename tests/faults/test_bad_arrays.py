@@ -246,6 +246,9 @@ def test_arrays_are_kept_in_zarr_alone(tmp_path):
     options = options_for(tmp_path, tmp_path / "x.npy")
     with pytest.raises(ConfigError, match="--format zarr"):
         ingest(IngestOptions(**(options.__dict__ | {"format": "parquet"})))
+    table = options.__dict__ | {"format": "parquet", "compression": "zstd", "target_file": None}
+    with pytest.raises(ConfigError, match="--compression"):
+        ingest(IngestOptions(**table))
     with pytest.raises(UsageError, match="one array"):
         ingest(IngestOptions(**(options.__dict__ | {"sources": ("a", "b")})))
 
