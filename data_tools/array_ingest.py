@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from data_tools.array_plan import ArrayPlan, plan_array
 from data_tools.array_source import ArraySource, open_array
@@ -246,6 +247,7 @@ class _ArrayIngest:
                 name,
                 plan.stored,
                 block_rows=plan.block_rows,
+                compressed=options.compression is not None,
                 on_block=statistics.update if name == "train" else None,
             )
             for name in SPLITS
@@ -323,6 +325,7 @@ class _ArrayIngest:
             split_fractions=dict(options.splits),
             reject_reasons=dict(self._counts.reasons),
             contents={name: w.contents for name, w in written.items()},
+            compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
 

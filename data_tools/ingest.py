@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import xxhash
+from msgspec import UNSET
 
 from data_tools.array_ingest import ingest_arrays
 from data_tools.budget import MemoryPlan, plan_memory
@@ -26,7 +27,13 @@ from data_tools.source import Source
 from data_tools.target import Task, decide_task
 from data_tools.warm_up import warm_up
 from streamtrain import durable, memory
-from streamtrain.errors import OutputError, SourceError, StreamtrainError, UsageError
+from streamtrain.errors import (
+    ConfigError,
+    OutputError,
+    SourceError,
+    StreamtrainError,
+    UsageError,
+)
 from streamtrain.kernels._jit import compile_seconds
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
@@ -114,6 +121,12 @@ def _check(options: IngestOptions, out: Path) -> None:
     ):
         raise UsageError(f"{options.delimiter!r} is not a delimiter", where="--delimiter")
     check_encoding(options.encoding)
+    if options.compression is not None and options.format != "zarr":
+        raise ConfigError(
+            "Parquet shards are read as they lie",
+            where="--compression",
+            remedy="give --format zarr, or leave it out",
+        )
     most = MAX_BLOCK_ROWS[options.format]
     if options.block_rows is not None and not 1 <= options.block_rows <= most:
         raise UsageError(f"{options.block_rows} is not between 1 and {most}", where="--block-rows")
@@ -252,6 +265,7 @@ class _Ingest:
             stored,
             columns,
             file_format=options.format,
+            compressed=options.compression is not None,
             remaps=remaps,
             target_remap=task.remap,
             shuffle_key=self._draw.shuffle_key,
@@ -285,6 +299,7 @@ class _Ingest:
             split_by=columns.split_by,
             reject_reasons=dict(sorted(first.reasons.items())),
             contents=second.contents,
+            compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
 

@@ -182,7 +182,7 @@ def _open_array(stored: StoredFile, *, dimensions: tuple[int, ...]) -> _Array:
         raise SourceError(
             f"an array of shape {array.shape}, expected a table of rows and columns",
             where=stored.name,
-            remedy="reshape it to two dimensions",
+            remedy="reshape it to two dimensions, or keep it as it is with --format zarr",
         )
     needed = array.offset + int(np.prod(array.shape, dtype=object)) * array.kind.itemsize
     if needed != stored.n_bytes:

@@ -51,6 +51,8 @@ class IngestOptions:
     format : {"parquet", "zarr"}
         Of the shards. Both hold the same rows in the same order: parquet is
         smaller in files that other table tools read, zarr is read faster.
+    compression : {None, "zstd"}
+        Of Zarr chunks; decoded by the reading threads.
     block_rows : int or None
         Rows of a block; None is 8192 shuffled, 512 in order. More read
         faster, fewer mix better when the order was kept.
@@ -94,6 +96,7 @@ class IngestOptions:
     positive: str | None = None
     shuffle: bool = True
     format: Literal["parquet", "zarr"] = "parquet"
+    compression: Literal["zstd"] | None = None
     block_rows: int | None = None
     memory: int | None = None
     threads: int | None = None

@@ -96,6 +96,7 @@ def write_shards(
     columns: ColumnPlan,
     *,
     file_format: str,
+    compressed: bool,
     remaps: list[Remap],
     target_remap: npt.NDArray[np.float32] | None,
     shuffle_key: int,
@@ -135,6 +136,7 @@ def write_shards(
             name,
             stored,
             block_rows=block_rows,
+            compressed=compressed,
             on_block=on_train_block if name == "train" else None,
         )
         for name in SPLITS

@@ -187,6 +187,8 @@ def train(
     defaults = model_defaults(
         str(settings.get("model", "linear")),
         n_rows=opened.n_rows("train"),
+        n_numeric=len(opened.schema.numeric),
+        encoding=settings.get("numeric_encoding"),
         has_valid=opened.manifest.n_rows("valid") > 0,
     )
     settings = {**defaults, **settings}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from msgspec import UNSET
 
 from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
 from streamtrain.store.schema import (
@@ -62,6 +63,7 @@ def make_dataset(
     seed=0,
     legible=False,
     file_format="parquet",
+    compressed=False,
 ):
     """Write a dataset whose target follows from its columns.
 
@@ -152,8 +154,12 @@ def make_dataset(
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
-        write = write_parquet if file_format == "parquet" else write_zarr
-        writer = write(folder, split, schema, columns, sizes, shard_blocks)
+        if file_format == "parquet":
+            writer = write_parquet(folder, split, schema, columns, sizes, shard_blocks)
+        else:
+            writer = write_zarr(
+                folder, split, schema, columns, sizes, shard_blocks, compressed=compressed
+            )
         shards[split], contents[split] = tuple(writer.shards), writer.contents
         files |= writer.files
     for f, c in enumerate(cardinalities):
@@ -173,6 +179,7 @@ def make_dataset(
             block_rows=max(sizes),
             split_fractions={},
             contents=contents,
+            compression="zstd" if compressed else UNSET,
         ),
     )
     return folder
@@ -200,13 +207,18 @@ def write_parquet(folder, split, schema, columns, sizes, shard_blocks):
     return writer
 
 
-def write_zarr(folder, split, schema, columns, sizes, shard_blocks):
+def write_zarr(folder, split, schema, columns, sizes, shard_blocks, *, compressed=False):
     """Write columns in blocks of one size, `shard_blocks` to a shard."""
     (block_rows,) = sizes
     row_bytes = sum(array.row_bytes for array in plan_arrays(schema.stored))
     shard_bytes = shard_blocks * block_rows * row_bytes if shard_blocks else 1 << 40
     with ZarrWriter(
-        folder, split, schema.stored, block_rows=block_rows, shard_bytes=shard_bytes
+        folder,
+        split,
+        schema.stored,
+        block_rows=block_rows,
+        shard_bytes=shard_bytes,
+        compressed=compressed,
     ) as writer:
         writer.append(columns)
     return writer

@@ -190,6 +190,13 @@ def _summary(report: IngestReport, out: Path) -> str:
     show_default=True,
     help="Format of the shards: zarr is read faster, parquet by more tools.",
 )
+@click.option(
+    "--compression",
+    type=click.Choice(["none", "zstd"]),
+    default="none",
+    show_default=True,
+    help="Of Zarr chunks: smaller files, and more work to read them.",
+)
 @memory_option
 @threads_option
 @click.option(
@@ -274,6 +281,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         positive=given["positive"],
         shuffle=not given["no_shuffle"],
         format=given["file_format"],
+        compression=None if given["compression"] == "none" else given["compression"],
         block_rows=given["block_rows"],
         memory=given["memory"],
         threads=given["threads"] or None,

@@ -21,7 +21,7 @@ _OPTIONS = (
         "--lr",
         type=float,
         metavar="RATE",
-        show_default="by the optimizer",
+        show_default="by the model and the optimizer",
         help="Highest learning rate.",
     ),
     click.option(
@@ -66,7 +66,7 @@ _OPTIONS = (
         help="Of ftrl: larger makes first steps shorter.",
     ),
     click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty."),
-    click.option("--l2", type=float, show_default="0, adamw 0.01", help="L2 penalty."),
+    click.option("--l2", type=float, show_default="0, adamw 0.01, ple 1", help="L2 penalty."),
     click.option(
         "--clip-value",
         type=float,

@@ -26,7 +26,7 @@ _OPTIONS = (
     click.option(
         "--activation",
         metavar="NAME",
-        show_default="relu",
+        show_default="by the model",
         help="Of hidden layers: relu, gelu, silu or tanh.",
     ),
     click.option(
@@ -63,7 +63,7 @@ _OPTIONS = (
     click.option(
         "--bins",
         type=int,
-        default=48,
+        default=64,
         show_default=True,
         metavar="N",
         help="Pieces of ple, 2 to 64.",

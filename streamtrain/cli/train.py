@@ -197,7 +197,11 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
 
     n_rows = dataset.n_rows("train")
     defaults = model_defaults(
-        options["model"], n_rows=n_rows, has_valid=dataset.manifest.n_rows("valid") > 0
+        options["model"],
+        n_rows=n_rows,
+        n_numeric=len(dataset.schema.numeric),
+        has_valid=dataset.manifest.n_rows("valid") > 0,
+        encoding=options["numeric_encoding"],
     )
     options = {**options, **{k: v for k, v in defaults.items() if options.get(k) is None}}
     batch_size = options["batch_size"]

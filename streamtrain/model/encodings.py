@@ -67,11 +67,28 @@ def _rising(values: list[float]) -> list[float]:
     return kept
 
 
-def _edges(statistics: NumericStatistics) -> list[float]:
-    """Return the knots, with the true least and greatest value at the ends."""
-    # A sample of one value only: its column may still have two.
-    inner = statistics.knots[1:-1]
-    return [statistics.minimum, *inner, statistics.maximum]
+def _curve(statistics: NumericStatistics) -> tuple[list[float], list[float]]:
+    """Return values that rise, and the share of rows below each with half of those equal to it.
+
+    Knots, or quantiles in a manifest that has none; the true least and greatest
+    value at the ends.
+    """
+    if statistics.knots:
+        edges = [statistics.minimum, *statistics.knots[1:-1], statistics.maximum]
+        return (edges, list(statistics.ranks)) if len(edges) == len(statistics.ranks) else (
+            [statistics.minimum, statistics.maximum], [0.0, 1.0]
+        )  # fmt: skip
+    edges = [statistics.minimum, *statistics.quantiles[1:-1], statistics.maximum]
+    last = len(edges) - 1
+    values, ranks = [], []
+    first = 0
+    for k in range(len(edges)):
+        if k < last and _rounded(edges[k + 1]) - _rounded(edges[first]) < _TINY:
+            continue
+        values.append(edges[first])
+        ranks.append((first + k) / 2 / last)
+        first = k + 1
+    return values, ranks
 
 
 def _robust(statistics: NumericStatistics) -> ColumnEncoding:
@@ -85,7 +102,7 @@ def _robust(statistics: NumericStatistics) -> ColumnEncoding:
 
 
 def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
-    edges = _edges(statistics)
+    edges, _ = _curve(statistics)
     at = np.linspace(0, len(edges) - 1, bins + 1).round().astype(int)
     knots = _rising([edges[i] for i in at])
     if len(knots) < 2:
@@ -96,8 +113,7 @@ def _pieces(statistics: NumericStatistics, bins: int) -> ColumnEncoding:
 def _quantile(statistics: NumericStatistics) -> ColumnEncoding:
     """Make the train split normal by a curve: each knot gets the height of its rank."""
     normal = NormalDist()
-    edges = _edges(statistics)
-    ranks = statistics.ranks if len(statistics.ranks) == len(edges) else (0.0, 1.0)
+    edges, ranks = _curve(statistics)
     knots: list[float] = []
     heights: list[float] = []
     for edge, rank in zip(edges, ranks, strict=True):

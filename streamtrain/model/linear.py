@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from streamtrain.kernels import linear as kernels
 from streamtrain.kernels.linear_tables import table_size
+from streamtrain.kernels.losses import N_SHAPE
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model.architecture import Architecture
@@ -94,6 +95,7 @@ def scratch_bytes(
         + (layout.n_tasks if clips_norm else n_threads) * per_gradient
         + 4 * batch_size * layout.n_scores
         + 16 * (tiles + layout.n_tasks)
+        + 4 * N_SHAPE
     )
 
 

@@ -150,7 +150,7 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cross_layers: int = 3
     embedding_dim: int | None = None
     numeric_encoding: Literal["standard", "robust", "quantile", "ple", "plr"] | None = None
-    bins: int = 48
+    bins: int = 64
     layers: tuple[Layer, ...] = ()
 
     def check(self) -> None:

@@ -7,12 +7,15 @@ Another format is one class here and one row in each table.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
@@ -22,7 +25,7 @@ from streamtrain.store.manifest import Manifest, StoredBlock
 from streamtrain.store.schema import Schema, StoredColumns
 from streamtrain.store.shards import MAX_BLOCK_ROWS as MAX_PARQUET_ROWS
 from streamtrain.store.shards import ShardWriter
-from streamtrain.store.zarr_layout import plan_arrays
+from streamtrain.store.zarr_layout import chunk_codec, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 
 Bytes = npt.NDArray[np.uint8]
@@ -32,7 +35,12 @@ _MAX_HEADER_BYTES = 4096
 
 
 class BlockFormat(Protocol):
-    """How the rows of a block lie in its bytes."""
+    """How the rows of a block lie in its bytes; any number of threads may use one."""
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Memory of a reading thread beside the bytes of a block."""
+        ...
 
     def check(self, block: StoredBlock) -> None:
         """Refuse a block whose bytes cannot be its rows.
@@ -81,6 +89,8 @@ class BlockFormat(Protocol):
 class ParquetBlocks:
     """Runs of one length, one for each column, which end in its values."""
 
+    scratch_bytes = 0
+
     def __init__(self, schema: Schema) -> None:
         self._n_columns = len(schema.value_names)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
@@ -125,17 +135,39 @@ class ParquetBlocks:
 
 
 class ZarrBlocks:
-    """A chunk of each array, row-major and uncompressed."""
+    """A chunk of each array, row-major, plain or as one frame of zstd."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, manifest: Manifest) -> None:
+        schema = manifest.schema
         self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
         self._is_table = schema.array is None
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._first_code = len(schema.numeric)
+        self._compressed = not isinstance(manifest.compression, msgspec.UnsetType)
+        # All chunks of a split have the rows of its first block, the last one filled up.
+        self._chunk_rows = {
+            shard.name: shards[0].blocks[0].n_rows
+            for shards in manifest.splits.values()
+            for shard in shards
+            if shards[0].blocks
+        }
+        self._local = threading.local()
+
+    @property
+    def scratch_bytes(self) -> int:
+        """What a reading thread decodes into, beside the bytes of a block."""
+        if not self._compressed:
+            return 0
+        row_bytes = sum(array.row_bytes for array in self.arrays)
+        return max(self._chunk_rows.values(), default=0) * row_bytes
 
     def check(self, block: StoredBlock) -> None:
         """Refuse a chunk whose bytes are not rows x width."""
+        if self._compressed:
+            if block.n_rows > self._chunk_rows[block.parts[0].shard.name]:
+                raise _unfit(block, 0, "a chunk of fewer")
+            return
         for i, (part, array) in enumerate(zip(block.parts, self.arrays, strict=True)):
             if part.block.n_bytes != block.n_rows * array.row_bytes:
                 raise _unfit(block, i, f"{array.row_bytes} bytes")
@@ -153,6 +185,8 @@ class ZarrBlocks:
         exposure: Floats,
     ) -> int:
         """Copy rows."""
+        if self._compressed:
+            chunks = [self._decoded(block, i, chunk) for i, chunk in enumerate(chunks)]
         if not self._is_table:
             n, width = block.n_rows, self.arrays[0].row_bytes
             features = numeric.view(np.uint8).reshape(len(numeric), width)
@@ -189,6 +223,22 @@ class ZarrBlocks:
         beyond = (found < 0) | (found >= self._cardinality)
         return self._first_code + int(beyond.any(axis=0).argmax())
 
+    def _decoded(self, block: StoredBlock, i: int, chunk: Bytes) -> Bytes:
+        """Return the rows of a chunk; its size is what the manifest says, never the frame."""
+        codec = getattr(self._local, "codec", None)
+        if codec is None:
+            codec = self._local.codec = chunk_codec()
+        part, row_bytes = block.parts[i], self.arrays[i].row_bytes
+        n_bytes = self._chunk_rows[part.shard.name] * row_bytes
+        try:
+            data = codec.decompress(pa.py_buffer(chunk), decompressed_size=n_bytes)
+        except OSError as error:
+            raise CorruptShardError(
+                f"cannot be decoded to {n_bytes} bytes: {error}",
+                where=f"{part.shard.name}, block {part.number}",
+            ) from error
+        return np.frombuffer(data, np.uint8, block.n_rows * row_bytes)
+
 
 def _unfit(block: StoredBlock, part: int, width: str) -> CorruptShardError:
     where = block.parts[part]
@@ -206,11 +256,11 @@ def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
     ManifestError
         If it is unknown, or the shards are not those of the format.
     """
-    if manifest.format == "parquet":
+    if manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
         expected: tuple[str, ...] = ("",)
         found: BlockFormat = ParquetBlocks(manifest.schema)
     elif manifest.format == "zarr":
-        found = ZarrBlocks(manifest.schema)
+        found = ZarrBlocks(manifest)
         expected = tuple(array.name for array in found.arrays)
     else:
         raise ManifestError(
@@ -240,7 +290,16 @@ def open_writer(
     *,
     block_rows: int,
     on_block: OnBlock | None = None,
+    compressed: bool = False,
 ) -> BlockWriter:
     """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`."""
-    writer = {"parquet": ShardWriter, "zarr": ZarrWriter}[file_format]
-    return writer(folder, split, columns, block_rows=block_rows, on_block=on_block)
+    if file_format == "zarr":
+        return ZarrWriter(
+            folder,
+            split,
+            columns,
+            block_rows=block_rows,
+            on_block=on_block,
+            compressed=compressed,
+        )
+    return ShardWriter(folder, split, columns, block_rows=block_rows, on_block=on_block)

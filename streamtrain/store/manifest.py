@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import msgspec
 import xxhash
@@ -141,6 +142,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_fractions : dict of str to float
     split_by : str or None
     reject_reasons : dict of str to int
+    compression : {"zstd"}, or unset
+        Of Zarr chunks.
     contents : dict of str to str
         For each split the xxh3-128 of its values (`ContentsDigest`), which do
         not depend on the format. Not in version 1.
@@ -161,6 +164,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_by: str | None = None
     reject_reasons: dict[str, int] = {}
     contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    compression: Literal["zstd"] | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 MISSING_CODE = 0
 """Code of a missing category."""
@@ -127,6 +126,7 @@ FEATURE_TYPES = (
     "uint8", "int8", "uint16", "int16", "float16", "float32",
 )  # fmt: skip
 """Types in which the values of an array are stored: float32 holds each of them exactly."""
+_ITEM_BYTES = {"uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "float16": 2, "float32": 4}
 MAX_POSITIONS = 4096
 """Rows of more values than this have one statistic for all of them."""
 MAX_ROW_VALUES = 1 << 20
@@ -180,7 +180,7 @@ class StoredFeatures:
     @property
     def feature_bytes(self) -> int:
         """Bytes of a row's features."""
-        return self.n_values * np.dtype(self.dtype).itemsize
+        return self.n_values * _ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)

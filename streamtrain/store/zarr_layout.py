@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 
@@ -155,13 +156,13 @@ def _code_type(columns: StoredColumns) -> str:
     return next(name for name in CODE_TYPES if largest <= np.iinfo(name).max)
 
 
-def shard_index(n_chunks: int, chunk_bytes: int, *, n_entries: int) -> bytes:
+def shard_index(ends: Sequence[int], *, n_entries: int) -> bytes:
     """Return the index that ends a Zarr shard whose chunks lie one behind another.
 
     Parameters
     ----------
-    n_chunks, chunk_bytes : int
-        Chunks in the file, and the bytes of each.
+    ends : sequence of int
+        Where each chunk of the file ends.
     n_entries : int
         Chunks that a shard of this array has room for; the rest are absent.
 
@@ -171,8 +172,9 @@ def shard_index(n_chunks: int, chunk_bytes: int, *, n_entries: int) -> bytes:
     codecs: "bytes" (little-endian) and "crc32c".
     """
     entries = np.full((n_entries, 2), _ABSENT, "<u8")
-    entries[:n_chunks, 0] = np.arange(n_chunks, dtype=np.uint64) * np.uint64(chunk_bytes)
-    entries[:n_chunks, 1] = chunk_bytes
+    places = np.array([0, *ends], np.uint64)
+    entries[: len(ends), 0] = places[:-1]
+    entries[: len(ends), 1] = np.diff(places)
     data = entries.tobytes()
     return data + crc32c(data).to_bytes(4, "little")
 
@@ -210,8 +212,21 @@ def _dimensions(array: ZarrArray) -> tuple[str, ...]:
     return tuple(f"{array.name}_{axis}" for axis in range(1, 1 + len(array.tail)))
 
 
+def chunk_codec() -> pa.Codec:
+    """Return what compresses chunks: one zstd frame each, as zarr's own codec writes it."""
+    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
+
+
+_ZSTD_LEVEL = 3
+
+
 def group_metadata(
-    arrays: Sequence[ZarrArray], *, n_rows: int, chunk_rows: int, shard_chunks: int
+    arrays: Sequence[ZarrArray],
+    *,
+    n_rows: int,
+    chunk_rows: int,
+    shard_chunks: int,
+    compressed: bool = False,
 ) -> dict[str, bytes]:
     """Return every zarr.json of a split's group by its path in the group, as zarr writes it.
 
@@ -223,8 +238,11 @@ def group_metadata(
         Rows of a chunk.
     shard_chunks : int
         Chunks of a Zarr shard.
+    compressed : bool
+        Whether chunks are by `chunk_codec`.
     """
     import zarr
+    from zarr.codecs import ZstdCodec
     from zarr.storage import MemoryStore
 
     files: dict[str, Any] = {}
@@ -236,7 +254,7 @@ def group_metadata(
             chunks=(chunk_rows, *array.tail),
             shards=(chunk_rows * shard_chunks, *array.tail),
             dtype=array.dtype,
-            compressors=None,
+            compressors=[ZstdCodec(level=_ZSTD_LEVEL)] if compressed else None,
             filters=None,
             # Every chunk is written: nothing is ever read from this.
             fill_value=float("nan") if array.dtype.startswith("float") else 0,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import xxhash
 
 from streamtrain import durable
@@ -20,7 +20,13 @@ from streamtrain.store.block_writer import (
 )
 from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
 from streamtrain.store.schema import StoredColumns, StoredFeatures
-from streamtrain.store.zarr_layout import ZarrArray, group_metadata, plan_arrays, shard_index
+from streamtrain.store.zarr_layout import (
+    ZarrArray,
+    chunk_codec,
+    group_metadata,
+    plan_arrays,
+    shard_index,
+)
 
 
 class _OpenShard:
@@ -32,16 +38,23 @@ class _OpenShard:
         self.name = name
         self.file = HashingFile(path)
         self.blocks: list[Block] = []
+        self.ends: list[int] = []
 
-    def write(self, rows: npt.NDArray[np.generic], *, padding: int) -> None:
-        """Append a chunk, and `padding` rows that no block holds."""
+    def write(self, rows: npt.NDArray[Any], *, padding: int, codec: pa.Codec | None) -> None:
+        """Append a chunk: rows, and `padding` rows that no block holds."""
         start = self.file.position
         self.file.block.reset()
-        self.file.write(rows.data)
+        n, filling = len(rows), bytes(padding * self.array.row_bytes)
+        if codec is not None:
+            # A chunk is one frame: what fills it up is in it, and under its digest.
+            self.file.write(codec.compress(rows.tobytes() + filling, asbytes=True))
+        else:
+            self.file.write(rows.data)
         digest = self.file.block.hexdigest()
-        self.blocks.append(Block(len(rows), start, self.file.position - start, digest))
-        if padding:
-            self.file.write(bytes(padding * self.array.row_bytes))
+        self.blocks.append(Block(n, start, self.file.position - start, digest))
+        if codec is None and padding:
+            self.file.write(filling)
+        self.ends.append(self.file.position)
 
 
 class ZarrWriter(BlockWriter):
@@ -51,8 +64,11 @@ class ZarrWriter(BlockWriter):
     ----------
     folder, split, stored, block_rows, on_block
         As in `BlockWriter`.
+    compressed : bool
+        With zstd, each chunk by itself.
     shard_bytes : int
-        A Zarr shard has as many chunks as fit into this, over all arrays.
+        A Zarr shard has as many chunks as fit into this, over all arrays and
+        before compression.
 
     Notes
     -----
@@ -68,6 +84,7 @@ class ZarrWriter(BlockWriter):
         *,
         block_rows: int,
         on_block: OnBlock | None = None,
+        compressed: bool = False,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         super().__init__(
@@ -81,6 +98,7 @@ class ZarrWriter(BlockWriter):
         self._arrays = plan_arrays(stored)
         row_bytes = sum(array.row_bytes for array in self._arrays)
         self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
+        self._codec = chunk_codec() if compressed else None
         self._open: list[_OpenShard] = []
         self._n_rows = self._n_blocks = self._n_shards = 0
         self._ended = False
@@ -93,7 +111,7 @@ class ZarrWriter(BlockWriter):
             self._open_shard()
         padding = self._block_rows - n if self._n_blocks else 0
         for shard in self._open:
-            shard.write(shard.array.pack(values), padding=padding)
+            shard.write(shard.array.pack(values), padding=padding, codec=self._codec)
         self._n_blocks += 1
         self._n_rows += n
         if len(self._open[0].blocks) == self._shard_chunks:
@@ -112,8 +130,7 @@ class ZarrWriter(BlockWriter):
         n_entries = self._shard_chunks if self._n_shards else n_chunks
         try:
             for shard in self._open:
-                chunk_bytes = shard.file.position // n_chunks
-                shard.file.write(shard_index(n_chunks, chunk_bytes, n_entries=n_entries))
+                shard.file.write(shard_index(shard.ends, n_entries=n_entries))
         except OSError as error:
             raise durable.as_stream_error(error, self._folder / self._split) from error
         self._sync([shard.file for shard in self._open])
@@ -135,6 +152,7 @@ class ZarrWriter(BlockWriter):
             n_rows=self._n_rows,
             chunk_rows=self._block_rows if self._n_blocks > 1 else self._n_rows,
             shard_chunks=self._shard_chunks if self._n_shards > 1 else self._n_blocks,
+            compressed=self._codec is not None,
         ).items():
             name = f"{group}/{key}"
             durable.write_directory_file(self._folder / name, data)

@@ -115,7 +115,7 @@ def plan_memory(
             [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
         )
         rows = 2 * window + SCORING_ROWS
-        scored = rows * per_row + max(b.n_bytes for b in valid)
+        scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
         scored += handover_bytes(dataset, SCORING_ROWS)
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
     progressive = 0
@@ -142,7 +142,7 @@ def plan_memory(
         "crossed codes": 4 * len(architecture.field_sizes) * rows if architecture.crosses else 0,
         "spill of one batch": settings.batch_size * per_row
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * block_bytes,
+        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes),
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,

@@ -144,6 +144,18 @@ def test_slabs_partitions_and_budgets_do_not_show(tmp_path, monkeypatch, shuffle
         assert found == sorted(found)
 
 
+def test_arrays_can_be_compressed(tmp_path):
+    values, target = legible()
+    (tmp_path / "plain").mkdir()
+    plain = make(tmp_path / "plain", values, target, block_rows=64)
+    small = make(tmp_path, values, target, block_rows=64, compression="zstd")
+    assert small.fingerprint == plain.fingerprint
+    assert small.manifest.splits["train"][0].n_bytes < plain.manifest.splits["train"][0].n_bytes
+    np.testing.assert_array_equal(rows_of(small)[0], rows_of(plain)[0])
+    found = zarr.open_group(small.path / "train.zarr", mode="r")["features"][:]
+    assert sorted(found[:, 0, 0].tolist()) == list(range(N_ROWS))
+
+
 def test_every_row_is_in_one_split_and_counted(tmp_path):
     values, target = legible()
     dataset = make(tmp_path, values, target, splits={"valid": 0.2, "test": 0.2})

@@ -133,7 +133,7 @@ def test_every_mark_stands_before_a_block():
 
 def test_the_blocks_of_the_readme_run_and_its_install_lines_do_not():
     blocks = examples(ROOT / "README.md")
-    assert [block.language for block in blocks] == ["sh", "python"]
+    assert [block.language for block in blocks] == ["sh", "sh", "python"]
     assert not any("pip" in block.code for block in blocks)
 
 

@@ -240,12 +240,15 @@ def test_options_that_mean_nothing_to_arrays_are_refused(tmp_path, error, option
     refused(tmp_path, *legible(), error=error, **options)
 
 
-def test_arrays_are_kept_in_zarr_alone(tmp_path):
+def test_arrays_of_more_than_two_dimensions_are_kept_in_zarr_alone(tmp_path):
     write_array(tmp_path, "x", legible()[0])
     write_array(tmp_path, "y", legible()[1])
     options = options_for(tmp_path, tmp_path / "x.npy")
-    with pytest.raises(ConfigError, match="--format zarr"):
+    with pytest.raises(SourceError, match="--format zarr"):
         ingest(IngestOptions(**(options.__dict__ | {"format": "parquet"})))
+    table = options.__dict__ | {"format": "parquet", "compression": "zstd", "target_file": None}
+    with pytest.raises(ConfigError, match="--compression"):
+        ingest(IngestOptions(**table))
     with pytest.raises(UsageError, match="one array"):
         ingest(IngestOptions(**(options.__dict__ | {"sources": ("a", "b")})))
 

@@ -7,6 +7,7 @@ import sys
 import msgspec
 import numpy as np
 import pytest
+import xxhash
 import zarr
 
 from streamtrain import library
@@ -14,7 +15,7 @@ from streamtrain.errors import CorruptShardError, ManifestError, StreamtrainErro
 from streamtrain.store.dataset import open_dataset
 from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from streamtrain.store.schema import StoredColumns
-from streamtrain.store.zarr_layout import crc32c, plan_arrays
+from streamtrain.store.zarr_layout import chunk_codec, crc32c, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 from tests.end_to_end.command import environment
 from tests.made import make_array_dataset, make_dataset
@@ -37,7 +38,7 @@ ARRAYS = {
 }
 
 
-def write(folder, n_rows, *, block_rows=16, shard_blocks=3):
+def write(folder, n_rows, *, block_rows=16, shard_blocks=3, compressed=False):
     """Write rows whose every value differs, as far as its type can tell."""
     rng = np.random.default_rng(3)
     numbers = [rng.normal(size=n_rows).astype(np.float32) for _ in range(5)]
@@ -53,14 +54,16 @@ def write(folder, n_rows, *, block_rows=16, shard_blocks=3):
         COLUMNS,
         block_rows=block_rows,
         shard_bytes=shard_blocks * block_rows * row_bytes,
+        compressed=compressed,
     ) as writer:
         writer.append([*numbers[:2], *codes, *numbers[2:]])
     return writer, dict(zip(COLUMNS.names, [*numbers[:2], *codes, *numbers[2:]], strict=True))
 
 
+@pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 47, 48, 49, 100])
-def test_zarr_reads_every_value_and_finds_every_chunk(tmp_path, n_rows):
-    writer, columns = write(tmp_path / "ds", n_rows)
+def test_zarr_reads_every_value_and_finds_every_chunk(tmp_path, n_rows, compressed):
+    writer, columns = write(tmp_path / "ds", n_rows, compressed=compressed)
     group = zarr.open_group(tmp_path / "ds/train.zarr", mode="r")
     assert sorted(group) == sorted(ARRAYS)
     for name, (dtype, names) in ARRAYS.items():
@@ -186,6 +189,46 @@ def test_features_that_no_ingest_writes_are_refused_before_memory_is_taken(tmp_p
 
     reseal(folder, hostile)
     with pytest.raises(ManifestError, match="cannot be one"):
+        open_dataset(folder)
+
+
+def test_compressed_chunks_are_smaller_and_the_contents_the_same(tmp_path):
+    found = [
+        read_manifest(
+            make_dataset(tmp_path / str(c), n_rows=5000, block_rows=500, compressed=c,
+                         file_format="zarr", legible=True)
+        )
+        for c in (False, True)
+    ]  # fmt: skip
+    sizes = [sum(s.n_bytes for s in m.splits["train"]) for m in found]
+    assert sizes[1] < sizes[0] / 2
+    assert found[0].fingerprint == found[1].fingerprint
+
+
+@pytest.mark.parametrize("claimed", [0, 511, 513, 1 << 24])
+def test_a_chunk_that_decodes_to_another_size_is_refused_within_its_rows(tmp_path, claimed):
+    folder = make_dataset(
+        tmp_path / "ds", n_rows=64, block_rows=64, compressed=True, file_format="zarr",
+        splits=("train",), legible=True,
+    )  # fmt: skip
+    frame = chunk_codec().compress(bytes(claimed), asbytes=True)
+
+    def bomb(raw):
+        shard = raw["splits"]["train"][0]
+        path = folder / shard["name"]
+        path.write_bytes(frame + path.read_bytes()[len(frame) :])
+        shard["n_bytes"] = path.stat().st_size
+        shard["blocks"][0][2:] = [len(frame), xxhash.xxh3_64_hexdigest(frame)]
+
+    reseal(folder, bomb)
+    with pytest.raises(CorruptShardError, match=r"cannot be decoded to 512 bytes"):
+        next(library.open_dataset(folder).batches(10))
+
+
+def test_only_zarr_is_compressed(tmp_path):
+    folder = make_dataset(tmp_path / "ds", n_rows=64)
+    reseal(folder, lambda raw: raw.update(compression="zstd"))
+    with pytest.raises(ManifestError, match="unknown"):
         open_dataset(folder)
 
 

@@ -44,11 +44,11 @@ VARIANTS = {
         "schedule": "plateau",
         "early_stop": 2,
         "epochs": 3,
-        "lr": 3.0,
+        "lr": 2.0,
         "optimizer": "rowwise-adagrad",
         "l1": 0.001,
         "l2": 0.01,
-        "clip_value": 0.05,
+        "clip_value": 0.2,
     },
 }
 
