@@ -164,15 +164,20 @@ def train_once(
     ).last_json()  # fmt: skip
     found = {
         "seed": seed,
-        "valid": done["valid"][metric],
+        # Of the epoch that was kept, which need not be the last.
+        "valid": evaluated(run, "valid")[metric],
         "epochs": done["epochs"],
         "seconds": done["seconds"],
         "peak_bytes": done["peak_rss_bytes"],
     }
     if not tune:
-        tested = streamtrain("evaluate", str(run), "--split", "test", "--json").last_json()
-        found["test"] = tested[metric]
+        found["test"] = evaluated(run, "test")[metric]
     return found
+
+
+def evaluated(run: Path, split: str) -> dict[str, Any]:
+    """Return what `evaluate` says of a run on a split."""
+    return streamtrain("evaluate", str(run), "--split", split, "--json").last_json()
 
 
 def run(given: argparse.Namespace, extra: Sequence[str], work: Path) -> dict[str, Any]:
