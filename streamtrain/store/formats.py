@@ -91,7 +91,8 @@ class ParquetBlocks:
 
     scratch_bytes = 0
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, root: str) -> None:
+        self._root = root
         self._n_columns = len(schema.value_names)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
 
@@ -100,7 +101,7 @@ class ParquetBlocks:
         part = block.parts[0]
         stride, rest = divmod(part.block.n_bytes, self._n_columns)
         if rest or not 0 <= stride - 4 * block.n_rows <= _MAX_HEADER_BYTES:
-            raise _unfit(block, 0, f"{self._n_columns} columns")
+            raise _unfit(self._root, block, 0, f"{self._n_columns} columns")
 
     def scatter(
         self,
@@ -137,7 +138,8 @@ class ParquetBlocks:
 class ZarrBlocks:
     """A chunk of each array, row-major, plain or as one frame of zstd."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, root: str) -> None:
+        self._root = root
         schema = manifest.schema
         self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
         self._is_table = schema.array is None
@@ -166,11 +168,11 @@ class ZarrBlocks:
         """Refuse a chunk whose bytes are not rows x width."""
         if self._compressed:
             if block.n_rows > self._chunk_rows[block.parts[0].shard.name]:
-                raise _unfit(block, 0, "a chunk of fewer")
+                raise _unfit(self._root, block, 0, "a chunk of fewer")
             return
         for i, (part, array) in enumerate(zip(block.parts, self.arrays, strict=True)):
             if part.block.n_bytes != block.n_rows * array.row_bytes:
-                raise _unfit(block, i, f"{array.row_bytes} bytes")
+                raise _unfit(self._root, block, i, f"{array.row_bytes} bytes")
 
     def scatter(
         self,
@@ -235,16 +237,16 @@ class ZarrBlocks:
         except OSError as error:
             raise CorruptShardError(
                 f"cannot be decoded to {n_bytes} bytes: {error}",
-                where=f"{part.shard.name}, block {part.number}",
+                where=f"{self._root}/{part.shard.name}, block {part.number}",
             ) from error
         return np.frombuffer(data, np.uint8, block.n_rows * row_bytes)
 
 
-def _unfit(block: StoredBlock, part: int, width: str) -> CorruptShardError:
+def _unfit(root: str, block: StoredBlock, part: int, width: str) -> CorruptShardError:
     where = block.parts[part]
     return CorruptShardError(
         f"{where.block.n_bytes} bytes cannot hold {block.n_rows} rows of {width}",
-        where=f"{where.shard.name}, block {where.number}",
+        where=f"{root}/{where.shard.name}, block {where.number}",
     )
 
 
@@ -258,9 +260,9 @@ def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
     """
     if manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
         expected: tuple[str, ...] = ("",)
-        found: BlockFormat = ParquetBlocks(manifest.schema)
+        found: BlockFormat = ParquetBlocks(manifest.schema, where)
     elif manifest.format == "zarr":
-        found = ZarrBlocks(manifest)
+        found = ZarrBlocks(manifest, where)
         expected = tuple(array.name for array in found.arrays)
     else:
         raise ManifestError(

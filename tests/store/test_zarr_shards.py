@@ -221,8 +221,9 @@ def test_a_chunk_that_decodes_to_another_size_is_refused_within_its_rows(tmp_pat
         shard["blocks"][0][2:] = [len(frame), xxhash.xxh3_64_hexdigest(frame)]
 
     reseal(folder, bomb)
-    with pytest.raises(CorruptShardError, match=r"cannot be decoded to 512 bytes"):
+    with pytest.raises(CorruptShardError, match=r"cannot be decoded to 512 bytes") as caught:
         next(library.open_dataset(folder).batches(10))
+    assert caught.value.where == f"{folder}/train.zarr/numeric/c/0/0, block 0"
 
 
 def test_only_zarr_is_compressed(tmp_path):
