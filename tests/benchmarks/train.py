@@ -157,11 +157,12 @@ def vw_pass(
 
 
 def our_run(bench: Bench, dataset: Path, options: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """Train by the command; then, untimed, measure the test loss."""
+    """Train one pass (unless the options say more) by the command; then measure the test loss."""
     out = bench.fresh("run")
     ended = streamtrain(
-        "train", str(dataset), "--out", str(out), "--threads", str(THREADS), "--json", *options
-    )
+        "train", str(dataset), "--out", str(out), "--epochs", "1", "--threads", str(THREADS),
+        "--json", *options,
+    )  # fmt: skip
     done = ended.last_json()
     tested = streamtrain("evaluate", str(out), "--split", "test", "--json").last_json()
     return {
