@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import network as kernels
+from streamtrain.kernels.lanes import aligned_zeros
 from streamtrain.kernels.linear_tables import table_size
 from streamtrain.kernels.network_table import F_WIDTH, Batch, Moving, Net, Work
 from streamtrain.kernels.row_key import row_keys
@@ -97,26 +98,26 @@ def _sizes(wiring: Wiring, *, batch_size: int, n_threads: int, rows: int, clippe
 
 def _work(sizes: _Sizes, seed: int) -> Work:
     # 16 rows more than are used: panels at powers of two would share their cache sets.
-    act = np.zeros((sizes.panels, sizes.rows + 16, 16), np.float32)
+    act = aligned_zeros((sizes.panels, sizes.rows + 16, 16))
     training = sizes.dense > 0
-    delta = np.zeros(act.shape if training else (1, 1, 16), np.float32)
+    delta = aligned_zeros(act.shape if training else (1, 1, 16))
     n = sizes.batch
     return Work(
         act=act,
         delta=delta,
         flat_act=act.reshape(-1),
         flat_delta=delta.reshape(-1),
-        wt=np.zeros(sizes.wt, np.float32),
-        gradient=np.zeros(sizes.dense, np.float32),
-        row_delta=np.zeros((n, sizes.row_delta), np.float32),
+        wt=aligned_zeros(sizes.wt),
+        gradient=aligned_zeros(sizes.dense),
+        row_delta=aligned_zeros((n, sizes.row_delta)),
         sums=np.zeros((sizes.rows // 16, 2)),
         squares=np.zeros(sizes.tasks),
         slots=np.full((sizes.slots, sizes.table), -1, np.int32),
         unique=np.zeros((sizes.slots, n), np.int32),
         places=np.zeros((sizes.slots, n), np.int32),
         which=np.zeros((sizes.slots, n), np.int32),
-        table_gradient=np.zeros((sizes.slots, n * sizes.width), np.float32),
-        gathered=np.zeros((sizes.slots, 3, n * sizes.width), np.float32),
+        table_gradient=aligned_zeros((sizes.slots, n * sizes.width)),
+        gathered=aligned_zeros((sizes.slots, 3, n * sizes.width)),
         n_unique=np.zeros(sizes.slots, np.int64),
         block=np.zeros((sizes.threads, max(256, 2 * sizes.scores)), np.float32),
         zeros=np.zeros(16, np.float32),
@@ -208,7 +209,7 @@ class NetworkModel:
 
     def initial_parameters(self, seed: int) -> Floats:
         """Return the parameters before the first step, drawn by `seed`, (P,) float32."""
-        parameters = np.zeros(self.layout.n_parameters, np.float32)
+        parameters = aligned_zeros(self.layout.n_parameters)
         key = np.uint64(derive_key("parameters", seed))
         for start in self.layout.starts:
             _draw(parameters, start, key)

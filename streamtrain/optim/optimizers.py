@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from streamtrain.errors import ConfigError
 from streamtrain.kernels import updates
+from streamtrain.kernels.lanes import aligned_zeros
 
 OptimizerName = Literal[
     "sgd", "momentum", "nesterov", "adagrad", "rowwise-adagrad", "rmsprop", "adam", "adamw", "ftrl"
@@ -196,8 +197,8 @@ def make_rule(
     return updates.UpdateRule(
         settings.number,
         settings.hyper(rate=rate, table_rate_factor=table_rate_factor),
-        np.zeros(n_first, np.float32),
-        np.zeros(n_second, np.float32),
+        aligned_zeros(n_first),
+        aligned_zeros(n_second),
         np.zeros((n_table_rows if settings.shrinks else 0, 2)),
         np.zeros(2),
     )
