@@ -226,14 +226,18 @@ class Loop:
         progress.ledger.delivered += n_rows
         self._rows_here += n_rows
         if taken < n:
-            last = "none" if self._last_loss is None else f"{self._last_loss:.6g}"
-            raise DivergedError(
-                f"the loss is no longer finite (last finite loss {last})",
-                where=f"step {progress.step}, epoch {progress.epoch}, row {progress.row}",
-                remedy="lower --lr; the parameters before it are in the last checkpoint",
-            )
+            raise self._diverged("the loss")
         self._average.take()
         return taken
+
+    def _diverged(self, what: str) -> DivergedError:
+        progress = self._state.progress
+        last = "none" if self._last_loss is None else f"{self._last_loss:.6g}"
+        return DivergedError(
+            f"{what} is no longer finite (last finite loss {last})",
+            where=f"step {progress.step}, epoch {progress.epoch}, row {progress.row}",
+            remedy="lower --lr; the parameters before it are in the last checkpoint",
+        )
 
     def _rates(self, n: int) -> npt.NDArray[np.float64]:
         progress = self._state.progress
@@ -313,11 +317,7 @@ class Loop:
         except StoppedError as error:
             raise self._stopped() from error
         except DivergedError as error:
-            raise DivergedError(
-                "a score of the validation rows is no longer finite",
-                where=f"step {progress.step}, epoch {progress.epoch}, row {progress.row}",
-                remedy="lower --lr",
-            ) from error
+            raise self._diverged("a score of the validation rows") from error
         return {
             "event": "valid",
             "epoch": progress.epoch,
@@ -350,7 +350,10 @@ class Loop:
         progress = self._state.progress
         progress.seconds = self._earlier_s + time.monotonic() - self._started
         started = time.perf_counter()
-        self.checkpoint_path = self._save()
+        try:
+            self.checkpoint_path = self._save()
+        except DivergedError as error:
+            raise self._diverged("a parameter") from error
         self._saved_step = progress.step
         self._saved_at = time.monotonic()
         return {

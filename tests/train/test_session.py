@@ -2,10 +2,12 @@
 
 import json
 import math
+import re
 import threading
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from streamtrain import library, memory
 from streamtrain.errors import (
@@ -201,6 +203,22 @@ def test_a_state_that_is_not_finite_never_becomes_a_checkpoint(tmp_path, name, v
     with pytest.raises(DivergedError, match="no longer finite"):
         write_checkpoint(tmp_path, state, settings=TrainSettings(), fingerprint="f")
     assert not list(tmp_path.rglob("step-*"))
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 2, 3, 7, 100])
+@pytest.mark.parametrize("lr", [2.5, 1e18, 1e38])
+def test_wherever_divergence_is_seen_it_is_said_where_and_after_which_loss(
+    tmp_path, checkpoint_every, lr
+):
+    # By the loss of a batch, by a checkpoint, or by a validation.
+    dataset = open_dataset(make_dataset(tmp_path / "ds", n_rows=400, n_classes=0))
+    options = {"optimizer": "sgd", "lr": lr, "epochs": 20, "checkpoint_every": checkpoint_every}
+    with pytest.raises(DivergedError, match=r"no longer finite \(last finite loss \d") as caught:
+        events_of(dataset, tmp_path / "run", **options)
+    assert re.fullmatch(r"step \d+, epoch \d+, row \d+", caught.value.where)
+    for found in find_checkpoints(tmp_path / "run"):
+        state = load_file(found.path / "state.safetensors")
+        assert all(np.isfinite(array).all() for array in state.values())
 
 
 def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(tmp_path):
