@@ -24,8 +24,8 @@ import numpy as np
 
 from streamtrain.kernels._jit import fast_kernel, inline
 from streamtrain.kernels.clipping import clip_factor, clip_values, scale_gradient, sum_of_squares
+from streamtrain.kernels.linear_rows import rows_phase, score_rows
 from streamtrain.kernels.linear_tables import field_gradient, update_field
-from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
 from streamtrain.kernels.team import barrier, next_task
 from streamtrain.kernels.updates import (
     H_CLIP_NORM,
@@ -46,87 +46,6 @@ from streamtrain.kernels.updates import (
 def tile_rows(batch_size: int) -> int:
     """Return the rows of a tile: a function of the batch size alone."""
     return max(16, min(256, batch_size // 16))
-
-
-@inline
-def _score_row(numeric, codes, i, w, mean, scale, first_row, stamps, now, scores):
-    """Write the C scores of row i.
-
-    Sums run over columns in order. `stamps` (R_t, 2) and `now` are empty where
-    nothing shrinks.
-    """
-    n_scores = scores.shape[0]
-    n_numeric = mean.shape[0]
-    n_fields = first_row.shape[0]
-    lazy = stamps.shape[0] > 0
-    if n_scores == 1:
-        total = w[0]
-        for j in range(n_numeric):
-            z = (numeric[i, j] - mean[j]) * scale[j]
-            # Missing is NaN: it adds the column's own weight instead.
-            total += w[1 + n_numeric + j] if z != z else z * w[1 + j]
-        if lazy:
-            for f in range(n_fields):
-                r = first_row[f] + codes[i, f]
-                k = r - 1 - 2 * n_numeric
-                total += catch_up(w[r], stamps[k, 0], stamps[k, 1], now[0], now[1])
-        else:
-            for f in range(n_fields):
-                total += w[first_row[f] + codes[i, f]]
-        scores[0] = total
-        return
-    for c in range(n_scores):
-        scores[c] = w[c]
-    for j in range(n_numeric):
-        z = (numeric[i, j] - mean[j]) * scale[j]
-        r = 1 + j
-        if z != z:
-            z = np.float32(1.0)
-            r = 1 + n_numeric + j
-        for c in range(n_scores):
-            scores[c] += z * w[r * n_scores + c]
-    for f in range(n_fields):
-        r = first_row[f] + codes[i, f]
-        if lazy:
-            k = r - 1 - 2 * n_numeric
-            for c in range(n_scores):
-                scores[c] += catch_up(
-                    w[r * n_scores + c], stamps[k, 0], stamps[k, 1], now[0], now[1]
-                )
-        else:
-            for c in range(n_scores):
-                scores[c] += w[r * n_scores + c]
-
-
-@inline
-def _rows_phase(
-    tile, n_tile, start, n_rows, numeric, codes, target, weight, exposure, w, mean, scale,
-    first_row, stamps, now, loss, shape, class_weights, target_mean, target_scale, weight_scale,
-    scores, delta, tile_sums, progressive,
-):  # fmt: skip
-    """Score the rows of one tile; write their delta, and the tile's sums of loss and weight."""
-    begin = tile * n_tile
-    end = min(begin + n_tile, n_rows)
-    loss_sum = 0.0
-    weight_sum = 0.0
-    keep_scores = progressive.shape[0] > 0
-    per_row = np.float32(1.0 / n_rows)
-    for i in range(begin, end):
-        row = start + i
-        _score_row(numeric, codes, row, w, mean, scale, first_row, stamps, now, scores)
-        y = (target[row] - target_mean) * target_scale
-        row_loss = loss_and_delta(loss, scores, y, log_exposure(exposure, row), shape, delta[i])
-        counts = row_weight(weight, class_weights, row, target[row], weight_scale)
-        loss_sum += np.float64(counts) * row_loss
-        weight_sum += np.float64(counts)
-        factor = counts * per_row
-        for c in range(scores.shape[0]):
-            delta[i, c] *= factor
-        if keep_scores:
-            for c in range(scores.shape[0]):
-                progressive[row, c] = scores[c]
-    tile_sums[tile, 0] = loss_sum
-    tile_sums[tile, 1] = weight_sum
 
 
 @inline
@@ -297,7 +216,7 @@ def train_linear(
             tile = next_task(words, n_threads)
             if tile >= n_tiles:
                 break
-            _rows_phase(
+            rows_phase(
                 tile, n_tile, first_of_batch, n_rows, numeric, codes, target, weight, exposure, w,
                 mean, scale, first_row, stamps, before, loss, shape, class_weights, target_mean,
                 target_scale, weight_scale, scores[thread], delta, tile_sums, progressive,
@@ -396,10 +315,11 @@ def score_linear(
         tile = next_task(words, n_threads)
         if tile >= n_tiles:
             break
-        for i in range(tile * n_tile, min((tile + 1) * n_tile, n_rows)):
-            _score_row(
-                numeric, codes, i, w, mean, scale, first_row, no_stamps, now, out[i]
-            )  # fmt: skip
+        begin = tile * n_tile
+        end = min(begin + n_tile, n_rows)
+        score_rows(
+            numeric, codes, begin, w, mean, scale, first_row, no_stamps, now, out[begin:end]
+        )  # fmt: skip
 
 
 @fast_kernel

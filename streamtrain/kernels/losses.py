@@ -107,6 +107,32 @@ def _softmax_loss(scores, k, smoothing, delta):
 
 
 @inline
+def logistic_parts(score, y, half):
+    """Return (d loss / d score, e, rest) of a logistic loss, which is rest + log(1 + e).
+
+    Parameters
+    ----------
+    score, y : float32
+        y is 0 or 1.
+    half : float
+        Half the label smoothing.
+
+    Returns
+    -------
+    float, float, float
+        float32, and two float64; 0 <= e <= 1. All may be NaN; e or rest is not
+        finite where the score is not.
+    """
+    sign = np.float32(2.0) * y - np.float32(1.0)
+    margin = np.float64(sign * score)
+    # exp(-|m|) cannot overflow, whatever the margin's sign.
+    e = math.exp(-abs(margin))
+    p_other = (e if margin > 0.0 else 1.0) / (1.0 + e)
+    # Without smoothing too: 0 times an infinite margin is NaN, and seen.
+    return -sign * np.float32(p_other - half), e, max(-margin, 0.0) + half * margin
+
+
+@inline
 def loss_and_delta(loss, scores, y, exposure_log, shape, delta):
     """Return the loss of a row, and write d loss / d score to `delta`.
 
@@ -154,23 +180,18 @@ def loss_and_delta(loss, scores, y, exposure_log, shape, delta):
         delta[0] = np.float32(2.0) * d
         # By comparison: `isfinite` subtracts, and reassociated (2 d) - (2 d) forgets the 2.
         return np.float64(d) * np.float64(d) if abs(delta[0]) <= _FLOAT32_MAX else np.inf
-    if loss == LOGISTIC or loss == HINGE:
+    if loss == LOGISTIC:
+        delta[0], e, rest = logistic_parts(s, y, 0.5 * np.float64(shape[S_SMOOTHING]))
+        return rest + math.log1p(e)
+    if loss == HINGE:
         sign = np.float32(2.0) * y - np.float32(1.0)
         margin = np.float64(sign * s)
-        if loss == HINGE:
-            if margin < 1.0:
-                delta[0] = -sign
-                return 1.0 - margin
-            # A score that is not finite has margin < 1 false: it must not pass as no loss.
-            delta[0] = np.float32(0.0)
-            return margin - margin
-        # exp(-|m|) cannot overflow, whatever the margin's sign.
-        e = math.exp(-abs(margin))
-        p_other = (e if margin > 0.0 else 1.0) / (1.0 + e)
-        half = 0.5 * np.float64(shape[S_SMOOTHING])
-        delta[0] = -sign * np.float32(p_other - half)
-        # Without smoothing too: 0 times an infinite margin is NaN, and seen.
-        return max(-margin, 0.0) + math.log1p(e) + half * margin
+        if margin < 1.0:
+            delta[0] = -sign
+            return 1.0 - margin
+        # A score that is not finite has margin < 1 false: it must not pass as no loss.
+        delta[0] = np.float32(0.0)
+        return margin - margin
     if loss >= POISSON:
         t = np.float64(s) + np.float64(exposure_log)
         value, slope = _log_link_loss(loss, t, np.float64(y), np.float64(shape[S_POWER]))

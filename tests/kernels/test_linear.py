@@ -117,6 +117,34 @@ def test_a_loss_that_is_not_finite_stops_before_its_update(loss, n_threads):
     assert found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("size", [0.3, 40.0])
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.2}], ids=["plain", "smooth"])
+@pytest.mark.parametrize("batch_size", [17, 700, 5000])
+def test_rows_that_count_alike_give_the_bits_of_weights_of_one(batch_size, settings, size):
+    # Without weights, a tile's logistic losses are summed as one log of a product.
+    problem = make_problem("logistic", n_rows=5000, missing=True, weight_scale=1.0, **settings)
+    # At 40 all rows are right, and their losses as small as exp(-40).
+    problem.start[0] = size
+    if size > 1.0:
+        problem.rows.target[:] = 1
+    rates = [0.1] * -(-5000 // batch_size)
+    alike, sums, *_ = kernel_steps(problem, settings_of("adagrad"), batch_size, rates)
+    problem.rows.weight = np.ones(5000, np.float32)
+    expected, expected_sums, *_ = kernel_steps(problem, settings_of("adagrad"), batch_size, rates)
+    assert alike.tobytes() == expected.tobytes()
+    # A tile has at most 256 products, each of which may err by half of float64's epsilon.
+    np.testing.assert_allclose(sums, expected_sums, rtol=256 * np.finfo(np.float64).eps)
+
+
+@pytest.mark.parametrize("target", [0, 1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_an_infinite_logistic_score_is_seen_on_the_right_side_too(weighted, target):
+    problem = make_problem("logistic", weighted=weighted)
+    problem.rows.target[:] = target
+    problem.rows.numeric[2 * SIZE + 5, 1] = np.inf
+    assert kernel_steps(problem, settings_of("sgd"), SIZE, RATES)[2] == 2
+
+
 def test_nan_parameters_are_seen_at_once_by_every_loss():
     for loss in LOSSES:
         problem = make_problem(loss)
