@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,12 @@ _OF_NETWORK = (
     "hidden", "activation", "dropout", "layer_norm", "residual", "cross_layers", "embedding_dim",
     "numeric_encoding", "bins", "layers",
 )  # fmt: skip
+
+_REMEDIES = {
+    "--activation": "choose one of relu, gelu, silu, tanh",
+    "--numeric-encoding": "choose one of standard, robust, quantile, ple, plr",
+    "--layers": "see docs/networks.md",
+}
 
 _OPTIONS = (
     click.option(
@@ -115,7 +122,16 @@ def network_settings(options: dict[str, Any]) -> dict[str, Any]:
     try:
         network = msgspec.convert(given, NetworkOptions)
     except msgspec.ValidationError as error:
-        raise ConfigError(str(error), where="--model") from error
+        # "Invalid enum value 'x' - at `$.layers[1].op`": the option is what stands first.
+        found, _, path = str(error).partition(" - at `$.")
+        name = re.match(r"\w*", path)
+        option = f"--{name[0].replace('_', '-')}" if name and name[0] else "--model"
+        inside = path.strip("`") if "[" in path else ""
+        raise ConfigError(
+            f"{inside}: {found}" if inside else found,
+            where=option,
+            remedy=_REMEDIES.get(option, ""),
+        ) from error
     return {
         "network": network, "cross": tuple(options["cross"]), "cross_size": options["cross_size"],
     }  # fmt: skip

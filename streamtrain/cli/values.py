@@ -47,8 +47,8 @@ def _count_or_auto(text: str) -> int | str:
 
 
 def _widths(text: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
         raise UsageError(f"{text!r} is not a list of widths", remedy="write it like 64,64")
     return tuple(int(part) for part in parts)
 
@@ -149,8 +149,8 @@ def _load_config(ctx: click.Context, param: click.Parameter, value: Path | None)
         **(ctx.default_map or {}),
         **{
             # As text, as on the line: click would take 1.5 epochs for 1.
-            str(names[name]): [_as_text(item) for item in v]
-            if isinstance(v, list) and known[str(names[name])].multiple
+            str(names[name]): [_as_text(item) for item in (v if isinstance(v, list) else [v])]
+            if known[str(names[name])].multiple
             else _as_text(v)
             for name, v in options.items()
         },

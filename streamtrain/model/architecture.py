@@ -142,6 +142,13 @@ def plan_architecture(
             where="--model",
             remedy=f"choose one of {', '.join(MODELS)}",
         )
+    options.check_use(model)
+    weighed = schema.weight_statistics
+    if weighed is not None and not weighed.maximum > 0:
+        raise ConfigError(
+            "every row has weight 0: there is nothing to learn from",
+            where=f"column {schema.weight!r}",
+        )
     target = schema.target
     name = choose_loss(schema, loss, loss_settings)
     n_scores = len(target.classes) if name == "softmax" else 1

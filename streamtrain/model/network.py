@@ -153,6 +153,24 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bins: int = 64
     layers: tuple[Layer, ...] = ()
 
+    def check_use(self, model: str) -> None:
+        """Refuse an option that `model` does not look at: it would change nothing, unsaid.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option.
+        """
+        untouched = NetworkOptions()
+        for name in self.__struct_fields__:
+            if getattr(self, name) != getattr(untouched, name) and name not in _LOOKED_AT[model]:
+                users = [m for m, names in _LOOKED_AT.items() if name in names]
+                raise ConfigError(
+                    f"has no effect on the {model} model",
+                    where=f"--{name.replace('_', '-')}",
+                    remedy=f"leave it out, or use --model {' or '.join(users)}",
+                )
+
     def check(self) -> None:
         """Refuse values that cannot work.
 
@@ -174,6 +192,19 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         if not 2 <= self.bins <= 64:
             raise ConfigError(f"{self.bins} is not from 2 to 64", where="--bins")
+
+
+_INPUTS = frozenset({"embedding_dim", "numeric_encoding", "bins"})
+_HIDDEN = _INPUTS | {"hidden", "activation", "dropout", "layer_norm", "residual"}
+_LOOKED_AT: dict[str, frozenset[str]] = {
+    "linear": frozenset(),
+    "fm": _INPUTS,
+    "mlp": _HIDDEN,
+    "wide-deep": _HIDDEN,
+    "deepfm": _HIDDEN,
+    "dcn": _HIDDEN | {"cross_layers"},
+    "custom": _INPUTS | {"layers"},
+}
 
 
 def embedding_dim_of(cardinality: int) -> int:

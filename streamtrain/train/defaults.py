@@ -52,6 +52,8 @@ def model_defaults(
             "embedding_dim": 8,
             "dropout": 0.2,
         }
+    if model == "custom":
+        return {**defaults, "lr": 0.001, "numeric_encoding": encoding or "quantile"}
     encoding = encoding or ("ple" if 0 < n_numeric <= _MAX_PLE_COLUMNS else "quantile")
     if encoding == "ple":
         return {**defaults, "numeric_encoding": "ple", "lr": 0.001, "l2": 1.0, "dropout": 0.2}

@@ -233,10 +233,12 @@ class Loop:
     def _diverged(self, what: str) -> DivergedError:
         progress = self._state.progress
         last = "none" if self._last_loss is None else f"{self._last_loss:.6g}"
+        path = self.checkpoint_path
+        kept = f"; parameters of an earlier step are in {path}" if path else ""
         return DivergedError(
             f"{what} is no longer finite (last finite loss {last})",
             where=f"step {progress.step}, epoch {progress.epoch}, row {progress.row}",
-            remedy="lower --lr; the parameters before it are in the last checkpoint",
+            remedy=f"lower --lr{kept}",
         )
 
     def _rates(self, n: int) -> npt.NDArray[np.float64]:
