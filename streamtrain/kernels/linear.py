@@ -103,8 +103,8 @@ def _update_numeric(
 
 @inline
 def _gradient_of(
-    task, start, n_rows, n_all_rows, numeric, codes, delta, mean, scale, first_row, hyper, slots,
-    unique, places, counts, gradient,
+    task, start, n_rows, n_all_rows, numeric, codes, delta, mean, scale, first_row, hyper, sums,
+    slots, unique, places, counts, gradient,
 ):  # fmt: skip
     """Write the gradient of task 0, the numeric rows, or 1 + f, field f; return its length."""
     n_scores = delta.shape[1]
@@ -114,8 +114,9 @@ def _gradient_of(
     last = task == first_row.shape[0]
     cardinality = (n_all_rows if last else first_row[task]) - first_row[task - 1]
     counts[task] = field_gradient(
-        task - 1, start, n_rows, codes, delta, cardinality, hyper, slots, unique, places, gradient
-    )
+        task - 1, start, n_rows, codes, delta, cardinality, hyper, sums, slots, unique, places,
+        gradient,
+    )  # fmt: skip
     return counts[task] * n_scores
 
 
@@ -124,7 +125,7 @@ def train_linear(
     thread, n_threads, words, numeric, codes, target, weight, exposure, start, batch_size,
     last_rows, n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row, loss, shape,
     class_weights, optimizer, rates, hyper, step, target_mean, target_scale, weight_scale, n_tile,
-    scores, delta, tile_sums, slots, unique, places, counts, squares, gradient, gathered,
+    scores, delta, tile_sums, sums, slots, unique, places, counts, squares, gradient, gathered,
     step_sums, progressive,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
@@ -178,6 +179,7 @@ def train_linear(
     scores : (n_threads, C) float32, scratch
     delta : (B, C) float32, scratch
     tile_sums : (T, 2) float64, scratch
+    sums : (n_threads, `n_sums`) float32, scratch, all 0
     slots : (n_threads, S) int32, scratch, all -1
     unique : (G, B) int32, scratch
         G is n_threads; with H_CLIP_NORM the 1 + F tasks.
@@ -247,8 +249,8 @@ def train_linear(
                     break
                 n = _gradient_of(
                     task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
-                    first_row, hyper, slots[thread], unique[task], places[thread], counts,
-                    gradient[task],
+                    first_row, hyper, sums[thread], slots[thread], unique[task], places[thread],
+                    counts, gradient[task],
                 )  # fmt: skip
                 squares[task] = sum_of_squares(gradient[task], n)
             barrier(words, n_threads)
@@ -265,7 +267,8 @@ def train_linear(
             if max_norm <= 0.0:
                 _gradient_of(
                     task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
-                    first_row, hyper, slots[thread], unique[g], places[thread], counts, gradient[g],
+                    first_row, hyper, sums[thread], slots[thread], unique[g], places[thread],
+                    counts, gradient[g],
                 )  # fmt: skip
             if task == 0:
                 _update_numeric(

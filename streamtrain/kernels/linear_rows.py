@@ -103,7 +103,8 @@ def score_rows(numeric, codes, start, w, mean, scale, first_row, stamps, now, ou
             z = (numeric[row, j] - mean[j]) * scale[j]
             total += w[1 + n_numeric + j] if z != z else z * w[1 + j]
         for f in range(first_row.shape[0]):
-            total += w[first_row[f] + codes[row, f]]
+            # Unsigned: a negative index would have to be looked for.
+            total += w[np.uint64(first_row[f] + codes[row, f])]
         out[i, 0] = total
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from streamtrain.kernels._jit import inline
+from streamtrain.kernels.blocks import bits_of_float, float_of_bits
 from streamtrain.kernels.clipping import clip_values, scale_gradient
 from streamtrain.kernels.updates import (
     H_CLIP_VALUE,
@@ -19,6 +20,10 @@ from streamtrain.kernels.updates import (
 )
 
 _DIRECT_SLOTS = 16_384
+# Half a megabyte for each thread at most; codes of larger fields are hashed.
+_MOST_SUMS = 131_072
+# Bits of a NaN that no arithmetic makes mark a sum as taken: a sum may be NaN itself.
+_TAKEN = np.int32(0x7FC0A5A5)
 
 
 @inline
@@ -36,6 +41,48 @@ def table_size(batch_size: int) -> int:
     A field of no more codes than slots needs no hashing.
     """
     return max(_DIRECT_SLOTS, 1 << max(6, (4 * batch_size - 1).bit_length()))
+
+
+def n_sums(cardinalities: tuple[int, ...], n_scores: int) -> int:
+    """Return the floats of the scratch table of `sum_codes`."""
+    if n_scores > 1:
+        return 0
+    return max((c for c in cardinalities if c <= _MOST_SUMS), default=0)
+
+
+@inline
+def sum_codes(column, delta, sums, unique, gradient):
+    """Sum delta over the rows of each code of a field, C = 1; return the number of codes.
+
+    The same codes and sums, in the same order, as `group_codes` finds. A code's sum
+    is taken where the code appears first, so that no row waits for what another
+    row's code turns out to be.
+
+    Parameters
+    ----------
+    column : (n,) int32, read
+    delta : (n,) float32, read
+    sums : (S,) float32, all 0 on entry and on return
+        S is at least the field's cardinality.
+    unique, gradient : (B,) int32, (B,) float32, overwritten
+    """
+    n = column.shape[0]
+    taken = float_of_bits(_TAKEN)
+    # Unsigned: a negative index would have to be looked for.
+    for i in range(n):
+        sums[np.uint32(column[i])] += delta[i]
+    n_unique = 0
+    for i in range(n):
+        code = column[i]
+        at = np.uint32(code)
+        found = sums[at]
+        sums[at] = taken
+        unique[n_unique] = code
+        gradient[n_unique] = found
+        n_unique += np.int64(bits_of_float(found) != _TAKEN)
+    for u in range(n_unique):
+        sums[np.uint32(unique[u])] = np.float32(0.0)
+    return n_unique
 
 
 @inline
@@ -83,12 +130,16 @@ def group_codes(field, start, n_rows, codes, delta, cardinality, slots, unique, 
 
 @inline
 def field_gradient(
-    field, start, n_rows, codes, delta, cardinality, hyper, slots, unique, places, gradient
+    field, start, n_rows, codes, delta, cardinality, hyper, sums, slots, unique, places, gradient
 ):
     """Sum and clip the gradient of every code of a field in the batch; return their number."""
-    n_unique = group_codes(
-        field, start, n_rows, codes, delta, cardinality, slots, unique, places, gradient
-    )
+    if delta.shape[1] == 1 and cardinality <= sums.shape[0]:
+        column = codes[start : start + n_rows, field]
+        n_unique = sum_codes(column, delta[:n_rows, 0], sums, unique, gradient)
+    else:
+        n_unique = group_codes(
+            field, start, n_rows, codes, delta, cardinality, slots, unique, places, gradient
+        )
     clip_values(gradient, n_unique * delta.shape[1], np.float32(hyper[H_CLIP_VALUE]))
     return n_unique
 
@@ -141,8 +192,10 @@ def update_field(
 def gather_rows(source, base, unique, n_unique, width, out):
     """Copy rows base + unique[u] of `source` to rows u of `out`."""
     if width == 1:
+        part = source[base:]
         for u in range(n_unique):
-            out[u] = source[base + unique[u]]
+            # Unsigned: a negative index would have to be looked for.
+            out[u] = part[np.uint32(unique[u])]
         return
     for u in range(n_unique):
         at = (base + unique[u]) * width
@@ -154,8 +207,9 @@ def gather_rows(source, base, unique, n_unique, width, out):
 def put_back_rows(source, base, unique, n_unique, width, out):
     """Copy rows u of `source` to rows base + unique[u] of `out`."""
     if width == 1:
+        part = out[base:]
         for u in range(n_unique):
-            out[base + unique[u]] = source[u]
+            part[np.uint32(unique[u])] = source[u]
         return
     for u in range(n_unique):
         at = (base + unique[u]) * width

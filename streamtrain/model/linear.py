@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import linear as kernels
-from streamtrain.kernels.linear_tables import table_size
+from streamtrain.kernels.linear_tables import n_sums, table_size
 from streamtrain.kernels.losses import N_SHAPE
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
@@ -86,7 +86,11 @@ def scratch_bytes(
         fields are then kept at once.
     """
     per_thread = 4 * (
-        table_size(batch_size) + batch_size + 3 * batch_size * layout.n_scores + layout.n_scores
+        n_sums(layout.cardinalities, layout.n_scores)
+        + table_size(batch_size)
+        + batch_size
+        + 3 * batch_size * layout.n_scores
+        + layout.n_scores
     )
     per_gradient = 4 * (batch_size + max(batch_size, layout.n_dense_rows) * layout.n_scores)
     tiles = batch_size // kernels.tile_rows(batch_size) + 1
@@ -126,6 +130,8 @@ class LinearModel:
         self._scores = np.zeros((k, c), np.float32)
         self._delta = np.zeros((n, c), np.float32)
         self._tile_sums = np.zeros((n // self._n_tile + 1, 2))
+        sums = n_sums(self.layout.cardinalities, c) if n else 0
+        self._sums = np.zeros((k, sums), np.float32)
         self._slots = np.full((k, table_size(n) if n else 0), -1, np.int32)
         self._places = np.zeros((k, n), np.int32)
         self._gathered = np.zeros((k, 3, n * c), np.float32)
@@ -229,6 +235,7 @@ class LinearModel:
             self._scores,
             self._delta,
             self._tile_sums,
+            self._sums,
             self._slots,
             self._unique,
             self._places,

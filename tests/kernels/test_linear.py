@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from streamtrain.kernels.linear_tables import group_codes, sum_codes, table_size
 from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import OPTIMIZERS
@@ -90,7 +91,7 @@ def test_many_steps_in_one_call_give_the_bits_of_many_calls(optimizer):
         assert several[1].tobytes() == once[1].tobytes()
 
 
-@pytest.mark.parametrize("cardinality", [3, 200, 60_000])
+@pytest.mark.parametrize("cardinality", [3, 200, 60_000, 131_072, 131_073, 200_000])
 def test_codes_are_grouped_exactly_for_small_and_large_vocabularies(cardinality):
     # More codes than any table has slots, and codes that share their low bits.
     problem = make_problem("logistic", n_rows=600, n_numeric=1, cardinalities=(cardinality, 5))
@@ -102,6 +103,33 @@ def test_codes_are_grouped_exactly_for_small_and_large_vocabularies(cardinality)
     delta = np.where(problem.rows.target[:300] == 1, -0.5, 0.5) / 300
     expected = np.bincount(codes[:300, 0], delta, minlength=cardinality)
     np.testing.assert_allclose(-moved[3 : 3 + cardinality], expected, atol=300 * EPS / 300)
+
+
+@pytest.mark.parametrize("cardinality", [1, 40, 5000])
+def test_codes_are_summed_in_place_as_they_are_grouped(cardinality):
+    rng = np.random.default_rng(3)
+    n = 700
+    codes = rng.integers(0, cardinality, (n, 2)).astype(np.int32)
+    delta = rng.normal(size=(n, 1)).astype(np.float32)
+    # Sums that are 0, infinite or NaN are of codes that the batch holds all the same.
+    delta[rng.random(n) < 0.3] = 0.0
+    far = codes[:, 1] % 7 == 3
+    delta[far] = np.copysign(np.float32(np.inf), delta[far])
+    sums, slots = np.zeros(cardinality, np.float32), np.full(table_size(n), -1, np.int32)
+    results = []
+    for way in ("sum", "group"):
+        unique, gradient = np.zeros(n, np.int32), np.zeros(n, np.float32)
+        if way == "sum":
+            found = sum_codes(codes[:, 1], delta[:, 0], sums, unique, gradient)
+        else:
+            places = np.zeros(n, np.int32)
+            found = group_codes(1, 0, n, codes, delta, cardinality, slots, unique, places, gradient)
+        results.append((unique[:found], gradient[:found]))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert set(results[0][0]) == set(codes[:, 1])
+    assert not sums.any()
+    assert (slots == -1).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES)
