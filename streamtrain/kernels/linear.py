@@ -1,16 +1,17 @@
 """Linear models of numeric columns and categories: many steps of training in one call.
 
-Letters: B rows of a batch, D numeric features, F categorical fields, C scores of
-a row, R rows of parameters, P = R C. Rows of parameters, each C wide, are
+Letters: B rows of a batch, D numeric features, F categorical fields, V fields of
+variable length (kernels/bags.py), C scores of a row, R rows of parameters, P = R C.
+Rows of parameters, each C wide, are
 
     0                  bias
     1 .. D             numeric features, standardised
     D+1 .. 2D          added where a numeric feature is missing
-    2D+1 ..            one for every code of field 0, of field 1, ...
+    2D+1 ..            one for every code of field 0, of field 1, ..., of bag 0, ...
 
-A step has two phases. Rows: tiles of rows write d loss / d score. Parameters:
-each task owns the numeric rows or one field, sums their gradient over the whole
-batch in row order, and updates at once; but where the norm of the whole gradient
+A step has two phases. Rows: tiles of rows write d loss / d score. Parameters: each
+task owns the numeric rows, one field, or a part of a bag's table, sums their gradient
+over the whole batch in row order, and updates at once; but where the norm of the whole gradient
 is bounded, all gradients come first, and updates in a third phase. Tiles and tasks
 depend on B, D and F alone, and no two write the same place: the same bits for any
 number of threads.
@@ -23,8 +24,9 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import fast_kernel, inline
+from streamtrain.kernels.bags import G_ROW, Q_BAG, part_gradient, sort_entries
 from streamtrain.kernels.clipping import clip_factor, clip_values, scale_gradient, sum_of_squares
-from streamtrain.kernels.linear_rows import rows_phase, score_rows
+from streamtrain.kernels.linear_rows import add_entries, rows_phase, score_rows
 from streamtrain.kernels.linear_tables import field_gradient, update_field
 from streamtrain.kernels.team import barrier, next_task
 from streamtrain.kernels.updates import (
@@ -103,16 +105,27 @@ def _update_numeric(
 
 @inline
 def _gradient_of(
-    task, start, n_rows, n_all_rows, numeric, codes, delta, mean, scale, first_row, hyper, sums,
-    slots, unique, places, counts, gradient,
+    task, start, n_rows, n_field_rows, n_tiles, numeric, codes, delta, mean, scale, first_row,
+    bag_tables, bag_work, bag_slots, hyper, sums, slots, unique, places, counts, gradient,
 ):  # fmt: skip
-    """Write the gradient of task 0, the numeric rows, or 1 + f, field f; return its length."""
+    """Write the gradient of a task; return its length.
+
+    Task 0 is the numeric rows, 1 + f is field f, 1 + F + q is part q of the bags.
+    """
     n_scores = delta.shape[1]
+    n_fields = first_row.shape[0]
     if task == 0:
         _numeric_gradient(start, n_rows, numeric, delta, mean, scale, hyper, gradient)
         return (1 + 2 * mean.shape[0]) * n_scores
-    last = task == first_row.shape[0]
-    cardinality = (n_all_rows if last else first_row[task]) - first_row[task - 1]
+    if task > n_fields:
+        counts[task] = part_gradient(
+            task - 1 - n_fields, n_tiles, delta, 0, n_scores, bag_tables, bag_work, bag_slots,
+            unique, gradient, -1, gradient,
+        )  # fmt: skip
+        clip_values(gradient, counts[task] * n_scores, np.float32(hyper[H_CLIP_VALUE]))
+        return counts[task] * n_scores
+    last = task == n_fields
+    cardinality = (n_field_rows if last else first_row[task]) - first_row[task - 1]
     counts[task] = field_gradient(
         task - 1, start, n_rows, codes, delta, cardinality, hyper, sums, slots, unique, places,
         gradient,
@@ -122,11 +135,11 @@ def _gradient_of(
 
 @fast_kernel
 def train_linear(
-    thread, n_threads, words, numeric, codes, target, weight, exposure, start, batch_size,
-    last_rows, n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row, loss, shape,
-    class_weights, optimizer, rates, hyper, step, target_mean, target_scale, weight_scale, n_tile,
-    scores, delta, tile_sums, sums, slots, unique, places, counts, squares, gradient, gathered,
-    step_sums, progressive,
+    thread, n_threads, words, numeric, codes, bags, ends, target, weight, exposure, start,
+    batch_size, last_rows, n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row,
+    n_field_rows, bag_tables, loss, shape, class_weights, optimizer, rates, hyper, step,
+    target_mean, target_scale, weight_scale, n_tile, scores, delta, tile_sums, bag_work, sums,
+    slots, unique, places, counts, squares, gradient, gathered, step_sums, progressive,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
 
@@ -139,6 +152,9 @@ def train_linear(
         Of the team; every thread makes this call.
     numeric : (N, D) float32, C order, read; NaN is missing
     codes : (N, F) int32, C order, read; code k of field f has row first_row[f] + k
+    bags : Bags of N rows, read
+    ends : (N + 1,) int64, read
+        `Bags.ends`, or empty where there are no bags.
     target : (N,) float32, read
         Class index for logistic, hinge and softmax.
     weight : (N,) float32 or empty, read
@@ -160,6 +176,9 @@ def train_linear(
         (L, Q) after the last step (`advance_shrinkage`).
     mean, scale : (D,) float32, read
     first_row : (F,) int64, read
+    n_field_rows : int
+        Rows of parameters before those of bags.
+    bag_tables : BagTables, read
     loss : int
         Number in LOSSES.
     shape : (N_SHAPE,) float32, read
@@ -179,17 +198,20 @@ def train_linear(
     scores : (n_threads, C) float32, scratch
     delta : (B, C) float32, scratch
     tile_sums : (T, 2) float64, scratch
+    bag_work : BagWork, scratch
     sums : (n_threads, `n_sums`) float32, scratch, all 0
     slots : (n_threads, S) int32, scratch, all -1
-    unique : (G, B) int32, scratch
-        G is n_threads; with H_CLIP_NORM the 1 + F tasks.
+    unique : (G, U) int32, scratch
+        G is n_threads; with H_CLIP_NORM the 1 + F + Q tasks. U is the most codes of
+        a task: B, or what a part of a bag may have.
     places : (n_threads, B) int32, scratch
-    counts : (1 + F,) int64, scratch
-        Codes of each field in the batch.
-    squares : (1 + F,) float64, scratch
+    counts : (1 + F + Q,) int64, scratch
+        Codes of each task in the batch.
+    squares : (1 + F + Q,) float64, scratch
         Sum of squares of each task's gradient.
-    gradient : (G, max(B, 1 + 2 D) C) float32, scratch
-    gathered : (n_threads, 3, B C) float32, scratch
+    gradient : (G, max(U, 1 + 2 D) C) float32, scratch
+    gathered : (n_threads, 3, A C) float32, scratch
+        A is how many codes move at once, at least 1.
     step_sums : (n_steps, 2) float64, overwritten
         Weighted sum of losses, and sum of weights, of each batch before its update.
     progressive : (N, C) float32 or (0, C), overwritten
@@ -198,8 +220,10 @@ def train_linear(
     n_scores = delta.shape[1]
     n_numeric = mean.shape[0]
     n_dense_rows = 1 + 2 * n_numeric
-    n_all_rows = w.shape[0] // n_scores
-    n_tasks = 1 + first_row.shape[0]
+    n_fields = first_row.shape[0]
+    n_tasks = 1 + n_fields + bag_tables.parts.shape[0]
+    has_bags = bag_tables.tables.shape[0] > 0
+    at_once = gathered.shape[2] // n_scores
     max_norm = hyper[H_CLIP_NORM]
     factor = np.float32(1.0)
     log_factor = shrinkage[0]
@@ -219,10 +243,17 @@ def train_linear(
             if tile >= n_tiles:
                 break
             rows_phase(
-                tile, n_tile, first_of_batch, n_rows, numeric, codes, target, weight, exposure, w,
-                mean, scale, first_row, stamps, before, loss, shape, class_weights, target_mean,
-                target_scale, weight_scale, scores[thread], delta, tile_sums, progressive,
+                tile, n_tile, first_of_batch, n_rows, numeric, codes, bags, target, weight,
+                exposure, w, mean, scale, first_row, bag_tables, stamps, before, loss, shape,
+                class_weights, target_mean, target_scale, weight_scale, scores[thread], delta,
+                tile_sums, progressive,
             )  # fmt: skip
+            if has_bags:
+                begin = tile * n_tile
+                sort_entries(
+                    tile, first_of_batch, begin, min(begin + n_tile, n_rows), bags, ends,
+                    bag_tables, bag_work,
+                )  # fmt: skip
         barrier(words, n_threads)
         # Every thread adds the tiles in the same order and so decides alike.
         loss_sum = 0.0
@@ -248,9 +279,10 @@ def train_linear(
                 if task >= n_tasks:
                     break
                 n = _gradient_of(
-                    task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
-                    first_row, hyper, sums[thread], slots[thread], unique[task], places[thread],
-                    counts, gradient[task],
+                    task, first_of_batch, n_rows, n_field_rows, n_tiles, numeric, codes, delta,
+                    mean, scale, first_row, bag_tables, bag_work, bag_work.slots[thread], hyper,
+                    sums[thread], slots[thread], unique[task], places[thread], counts,
+                    gradient[task],
                 )  # fmt: skip
                 squares[task] = sum_of_squares(gradient[task], n)
             barrier(words, n_threads)
@@ -266,9 +298,9 @@ def train_linear(
             g = task if max_norm > 0.0 else thread
             if max_norm <= 0.0:
                 _gradient_of(
-                    task, first_of_batch, n_rows, n_all_rows, numeric, codes, delta, mean, scale,
-                    first_row, hyper, sums[thread], slots[thread], unique[g], places[thread],
-                    counts, gradient[g],
+                    task, first_of_batch, n_rows, n_field_rows, n_tiles, numeric, codes, delta,
+                    mean, scale, first_row, bag_tables, bag_work, bag_work.slots[thread], hyper,
+                    sums[thread], slots[thread], unique[g], places[thread], counts, gradient[g],
                 )  # fmt: skip
             if task == 0:
                 _update_numeric(
@@ -276,12 +308,19 @@ def train_linear(
                     optimizer, correct1, correct2, max(1.0 - rate * hyper[H_L2], 0.0),
                     rate * hyper[H_L1], factor,
                 )  # fmt: skip
+                continue
+            if task <= n_fields:
+                base = first_row[task - 1]
             else:
+                bag = bag_tables.parts[task - 1 - n_fields, Q_BAG]
+                base = bag_tables.tables[bag, G_ROW]
+            for u in range(0, counts[task], at_once):
                 update_field(
-                    first_row[task - 1], counts[task], n_scores, w, first, second, n_dense_rows,
-                    stamps, before, after, unique[g], gradient[g], gathered[thread],
-                    np.float32(row_rate), hyper, optimizer, correct1, correct2,
-                    max(1.0 - row_rate * hyper[H_L2], 0.0), row_rate * hyper[H_L1], factor,
+                    base, min(at_once, counts[task] - u), n_scores, w, first, second,
+                    n_dense_rows, stamps, before, after, unique[g, u:],
+                    gradient[g, u * n_scores :], gathered[thread], np.float32(row_rate), hyper,
+                    optimizer, correct1, correct2, max(1.0 - row_rate * hyper[H_L2], 0.0),
+                    row_rate * hyper[H_L1], factor,
                 )  # fmt: skip
         barrier(words, n_threads)
     if thread == 0:
@@ -292,7 +331,8 @@ def train_linear(
 
 @fast_kernel
 def score_linear(
-    thread, n_threads, words, numeric, codes, w, mean, scale, first_row, n_tile, out
+    thread, n_threads, words, numeric, codes, bags, w, mean, scale, first_row, bag_tables, n_tile,
+    out,
 ):  # fmt: skip
     """Write the scores of rows, in tiles.
 
@@ -302,10 +342,12 @@ def score_linear(
         Of the team.
     numeric : (N, D) float32, C order, read
     codes : (N, F) int32, C order, read
+    bags : Bags of N rows, read
     w : (P,) float32, read
         With all shrinkage caught up (`settle_rows`).
     mean, scale : (D,) float32, read
     first_row : (F,) int64, read
+    bag_tables : BagTables, read
     n_tile : int
     out : (N, C) float32, overwritten
     """
@@ -322,6 +364,9 @@ def score_linear(
         end = min(begin + n_tile, n_rows)
         score_rows(
             numeric, codes, begin, w, mean, scale, first_row, no_stamps, now, out[begin:end]
+        )  # fmt: skip
+        add_entries(
+            bags, begin, w, bag_tables, no_stamps, 1 + 2 * mean.shape[0], now, out[begin:end]
         )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import inline
+from streamtrain.kernels.bags import G_ROW
 from streamtrain.kernels.losses import (
     LOGISTIC,
     S_SMOOTHING,
@@ -109,6 +110,34 @@ def score_rows(numeric, codes, start, w, mean, scale, first_row, stamps, now, ou
 
 
 @inline
+def add_entries(bags, start, w, bag_tables, stamps, n_dense_rows, now, out):
+    """Add each entry's value times its weights to the scores of rows `start` and on, (n, C)."""
+    n_scores = out.shape[1]
+    lazy = stamps.shape[0] > 0
+    for v in range(bag_tables.tables.shape[0]):
+        row0 = bag_tables.tables[v, G_ROW]
+        for i in range(out.shape[0]):
+            first = np.int64(bags.ranges[start + i, v, 0])
+            last = np.int64(bags.ranges[start + i, v, 1])
+            codes = bags.codes[first:last]
+            values = bags.values[first:last]
+            if n_scores == 1 and not lazy:
+                total = np.float32(0.0)
+                for e in range(codes.shape[0]):
+                    total += w[np.uint64(row0 + codes[e])] * values[e]
+                out[i, 0] += total
+                continue
+            for e in range(codes.shape[0]):
+                r = row0 + codes[e]
+                k = r - n_dense_rows
+                for c in range(n_scores):
+                    weight = w[r * n_scores + c]
+                    if lazy:
+                        weight = catch_up(weight, stamps[k, 0], stamps[k, 1], now[0], now[1])
+                    out[i, c] += weight * values[e]
+
+
+@inline
 def _logistic_rows(start, target, target_mean, target_scale, smoothing, per_row, delta):
     """Return the sum of the logistic losses of a tile's rows that all count alike.
 
@@ -130,9 +159,9 @@ def _logistic_rows(start, target, target_mean, target_scale, smoothing, per_row,
 
 @inline
 def rows_phase(
-    tile, n_tile, start, n_rows, numeric, codes, target, weight, exposure, w, mean, scale,
-    first_row, stamps, now, loss, shape, class_weights, target_mean, target_scale, weight_scale,
-    scores, delta, tile_sums, progressive,
+    tile, n_tile, start, n_rows, numeric, codes, bags, target, weight, exposure, w, mean, scale,
+    first_row, bag_tables, stamps, now, loss, shape, class_weights, target_mean, target_scale,
+    weight_scale, scores, delta, tile_sums, progressive,
 ):  # fmt: skip
     """Score the rows of one tile; write their delta, and the tile's sums of loss and weight.
 
@@ -155,6 +184,9 @@ def rows_phase(
     # A row's scores lie where its delta will.
     score_rows(
         numeric, codes, start + begin, w, mean, scale, first_row, stamps, now, delta[begin:end]
+    )  # fmt: skip
+    add_entries(
+        bags, start + begin, w, bag_tables, stamps, 1 + 2 * mean.shape[0], now, delta[begin:end]
     )  # fmt: skip
     if progressive.shape[0] > 0:
         for i in range(begin, end):

@@ -14,6 +14,7 @@ import math
 import numpy as np
 
 from streamtrain.kernels._jit import fast_kernel, inline, inline_exact
+from streamtrain.kernels.bags import sort_entries
 from streamtrain.kernels.clipping import clip_factor
 from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
 from streamtrain.kernels.network_parameters import (
@@ -31,11 +32,14 @@ from streamtrain.kernels.network_table import (
     F_FIRST,
     F_ROW,
     F_WIDTH,
+    PART_TASK,
     T_KIND,
     T_OP,
+    T_P0,
+    T_Q0,
     TABLE_TASK,
 )
-from streamtrain.kernels.network_tables import table_gradient, table_update
+from streamtrain.kernels.network_tables import bag_gradient, table_gradient, table_update
 from streamtrain.kernels.team import barrier, cycles, next_task
 from streamtrain.kernels.updates import (
     H_CLIP_NORM,
@@ -139,6 +143,7 @@ def train_network(
     after = np.empty(2, np.float64)
     max_norm = moving.hyper[H_CLIP_NORM]
     clipped = max_norm > 0.0
+    has_bags = net.bag_tables.tables.shape[0] > 0
     taken = n_steps
     barrier(words, n_threads)
     _transpose_all(net, moving, work, words, n_threads)
@@ -164,6 +169,7 @@ def train_network(
         loss_sum = 0.0
         weight_sum = 0.0
         piece = 0
+        tiles_before = 0
         while piece < n_rows:
             started = cycles()
             n = min(m, n_rows - piece)
@@ -181,6 +187,11 @@ def train_network(
                     net, work, thread, batch, at, r0, rows, per_row, work.sums, progressive
                 )
                 backward_tile(net, moving, work, piece + r0, position, r0, rows)
+                if has_bags:
+                    sort_entries(
+                        tiles_before + tile, first, piece + r0, piece + r0 + rows, batch.bags,
+                        batch.ends, net.bag_tables, work.bags,
+                    )  # fmt: skip
             done = cycles()
             barrier(words, n_threads)
             if thread == 0:
@@ -197,11 +208,17 @@ def train_network(
                 if number >= n_tasks:
                     break
                 task = net.tasks[number]
-                slot = task[T_OP] if clipped else thread
-                if task[T_KIND] == TABLE_TASK:
+                slot = task[T_P0] if clipped else thread
+                if task[T_KIND] >= TABLE_TASK:
                     if not last_piece:
                         continue
-                    table_gradient(net, task[T_OP], batch.codes, first, n_rows, work, slot)
+                    if task[T_KIND] == PART_TASK:
+                        bag_gradient(
+                            net, task[T_OP], task[T_Q0], tiles_before + n_tiles, moving, work,
+                            thread, slot, before,
+                        )  # fmt: skip
+                    else:
+                        table_gradient(net, task[T_OP], batch.codes, first, n_rows, work, slot)
                 else:
                     dense_gradient(net, task, work, thread, n, piece == 0)
                 if not last_piece:
@@ -209,7 +226,7 @@ def train_network(
                 clip_task(net, task, moving, work, slot)
                 if clipped:
                     work.squares[number] = task_squares(net, task, work, slot)
-                elif task[T_KIND] == TABLE_TASK:
+                elif task[T_KIND] >= TABLE_TASK:
                     table_update(
                         net, task[T_OP], moving, work, slot, optimizer, row_rate, correct1,
                         correct2, before, after, row_keep, row_threshold,
@@ -225,6 +242,7 @@ def train_network(
                 work.clock[1] += done - started
                 work.clock[2] += cycles() - done
             piece += n
+            tiles_before += n_tiles
         if thread == 0:
             step_sums[s, 0] = loss_sum
             step_sums[s, 1] = weight_sum
@@ -241,12 +259,12 @@ def train_network(
                 if number >= n_tasks:
                     break
                 task = net.tasks[number]
-                slot = task[T_OP]
+                slot = task[T_P0]
                 scale_task(net, task, work, slot, factor)
-                if task[T_KIND] == TABLE_TASK:
+                if task[T_KIND] >= TABLE_TASK:
                     table_update(
-                        net, slot, moving, work, slot, optimizer, row_rate, correct1, correct2,
-                        before, after, row_keep, row_threshold,
+                        net, task[T_OP], moving, work, slot, optimizer, row_rate, correct1,
+                        correct2, before, after, row_keep, row_threshold,
                     )  # fmt: skip
                 else:
                     dense_update(

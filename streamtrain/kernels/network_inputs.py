@@ -19,6 +19,7 @@ from streamtrain.kernels.network_table import (
     F_FIRST,
     F_LANE,
     F_LINEAR,
+    F_OWN,
     F_PANEL,
     F_ROW,
     F_WIDTH,
@@ -169,12 +170,59 @@ def scale_rows(op, w, r0, n, act):
 
 
 @inline
+def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
+    """Write the sums of the table rows of bags; add their linear weights to the scores.
+
+    Where the entries of a bag act in pairs, add those too:
+    sum_c (e_c^2 - sum_k x_k^2 v_kc^2) / 2, as a factorization machine has it
+    (Rendle 2010, "Factorization Machines", lemma 3.1).
+    """
+    lazy = stamps.shape[0] > 0
+    n_fields = codes.shape[1]
+    for v in range(net.fields.shape[0] - n_fields):
+        field = net.fields[n_fields + v]
+        width = field[F_WIDTH]
+        n_linear = field[F_LINEAR]
+        lane = field[F_LANE]
+        panel = field[F_PANEL]
+        k = width - n_linear
+        for r in range(n):
+            for c in range(k):
+                act[panel + ((lane + c) >> 4), r0 + r, (lane + c) & 15] = _ZERO
+            squares = _ZERO
+            for e in range(
+                np.int64(bags.ranges[first + r, v, 0]), np.int64(bags.ranges[first + r, v, 1])
+            ):
+                code = np.int64(bags.codes[e])
+                x = bags.values[e]
+                at = field[F_FIRST] + code * width
+                t = field[F_ROW] + code
+                for c in range(width):
+                    value = w[at + c]
+                    if lazy:
+                        value = catch_up(value, stamps[t, 0], stamps[t, 1], now[0], now[1])
+                    value *= x
+                    if c < n_linear:
+                        act[net.score + (c >> 4), r0 + r, c & 15] += value
+                    else:
+                        to = lane + c - n_linear
+                        act[panel + (to >> 4), r0 + r, to & 15] += value
+                        squares += value * value
+            if field[F_OWN] == 1:
+                total = _ZERO
+                for c in range(k):
+                    pooled = act[panel + ((lane + c) >> 4), r0 + r, (lane + c) & 15]
+                    total += pooled * pooled
+                act[net.score, r0 + r, 0] += np.float32(0.5) * (total - squares)
+
+
+@inline
 def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
     """Write the table rows of codes; add their linear weights to the scores."""
     lazy = stamps.shape[0] > 0
     flat = act.reshape(-1)
     m = act.shape[1]
-    for f in range(net.fields.shape[0]):
+    for f in range(codes.shape[1]):
         base = net.fields[f, F_FIRST]
         width = net.fields[f, F_WIDTH]
         n_linear = net.fields[f, F_LINEAR]
@@ -208,8 +256,12 @@ def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
 
 
 @inline
-def lookup_back(net, row_delta, first, r0, n, delta):
-    """Collect the derivative by every number of a row's table rows, (B, widths)."""
+def lookup_back(net, row_delta, first, r0, n, delta, act):
+    """Collect the derivative by every number of a row's table rows, (B, widths).
+
+    Of a bag they are those by the sums of its entries' rows. Where its entries act in
+    pairs, each sum has a share in those too, and the derivative by the score follows.
+    """
     flat = delta.reshape(-1)
     m = delta.shape[1]
     out = row_delta.reshape(-1)
@@ -234,3 +286,12 @@ def lookup_back(net, row_delta, first, r0, n, delta):
                     row_delta[first + r, at + n_linear + c] = delta[
                         panel + (to >> 4), r0 + r, to & 15
                     ]
+        if net.fields[f, F_OWN] == 1:
+            for r in range(n):
+                d = delta[net.score, r0 + r, 0]
+                row_delta[first + r, at + n_linear + k] = d
+                for c in range(k):
+                    to = lane + c
+                    row_delta[first + r, at + n_linear + c] += (
+                        d * act[panel + (to >> 4), r0 + r, to & 15]
+                    )

@@ -278,7 +278,7 @@ def clip_task(net, task, moving, work, slot):
     limit = np.float32(moving.hyper[H_CLIP_VALUE])
     if limit <= _ZERO:
         return
-    if task[T_KIND] == TABLE_TASK:
+    if task[T_KIND] >= TABLE_TASK:
         n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
         clip_values(work.table_gradient[slot], n, limit)
         return
@@ -290,7 +290,7 @@ def clip_task(net, task, moving, work, slot):
 @inline
 def task_squares(net, task, work, slot):
     """Return the squared norm of a task's gradient, float64."""
-    if task[T_KIND] == TABLE_TASK:
+    if task[T_KIND] >= TABLE_TASK:
         n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
         return sum_of_squares(work.table_gradient[slot], n)
     total = 0.0
@@ -303,7 +303,7 @@ def task_squares(net, task, work, slot):
 @inline
 def scale_task(net, task, work, slot, factor):
     """Multiply a task's gradient."""
-    if task[T_KIND] == TABLE_TASK:
+    if task[T_KIND] >= TABLE_TASK:
         n = work.n_unique[slot] * net.fields[task[T_OP], F_WIDTH]
         scale_gradient(work.table_gradient[slot], n, factor)
         return

@@ -15,6 +15,7 @@ from streamtrain.kernels.network_inputs import (
     lookup_back,
     lookup_rows,
     periodic_rows,
+    pool_rows,
     scale_rows,
 )
 from streamtrain.kernels.network_layers import (
@@ -100,6 +101,7 @@ def forward_tile(net, moving, work, now, batch, first, position, r0, n, train):
             encode_rows(op, net, batch.numeric, first, r0, n, act)
         elif kind == LOOKUP:
             lookup_rows(net, w, moving.stamps, now, batch.codes, first, r0, n, act)
+            pool_rows(net, w, moving.stamps, now, batch.codes, batch.bags, first, r0, n, act)
         elif kind == BIAS:
             for p in range(op[O_N_OUT]):
                 for r in range(r0, r0 + n):
@@ -162,7 +164,7 @@ def backward_tile(net, moving, work, first, position, r0, n):
         elif kind == HEAD:
             head_back(op, net.score, w, delta, r0, n)
         elif kind == LOOKUP:
-            lookup_back(net, work.row_delta, first, r0, n, delta)
+            lookup_back(net, work.row_delta, first, r0, n, delta, act)
         elif kind == DROP:
             drop_rows(o, op, net, work.key[0], position, delta, r0, n)
         elif kind == ADD:

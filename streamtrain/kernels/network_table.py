@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from streamtrain.kernels.bags import Bags, BagTables, BagWork
+
 # Kinds of operation. Their order is of no consequence outside this process.
 (
     BIAS,  # scores = parameters
@@ -57,8 +59,10 @@ ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
 RELU, GELU, SILU, TANH = range(4)
 
 # Columns of `fields`.
-F_FIRST, F_ROW, F_CARDINALITY, F_WIDTH, F_LANE, F_DELTA, F_LINEAR, F_PANEL = range(8)
-N_FIELD = 8
+(
+    F_FIRST, F_ROW, F_CARDINALITY, F_WIDTH, F_LANE, F_DELTA, F_LINEAR, F_PANEL, F_OWN,
+) = range(9)  # fmt: skip
+N_FIELD = 9
 # Columns of `columns`, and how a numeric column is encoded.
 C_KIND, C_LANE, C_N, C_KNOT, C_MISSING = range(5)
 N_COLUMN = 5
@@ -66,7 +70,8 @@ STANDARD, ROBUST, QUANTILE, PIECES = range(4)
 # Columns of `tasks`.
 T_KIND, T_OP, T_Q0, T_Q1, T_P0, T_P1 = range(6)
 N_TASK = 6
-TABLE_TASK = 15
+TABLE_TASK, PART_TASK = 15, 16
+"""Tasks of tables: T_P0 is the slot where a gradient waits for its norm, T_Q0 a bag's part."""
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,10 +80,12 @@ class Net(NamedTuple):
     """A network, read only.
 
     ops : (O, N_OP) int64; reals : (O,) float32, dropout's rate of an operation
-    fields : (F, N_FIELD) int64
-        First parameter, first table row, codes, numbers of a row, lane of the
+    fields : (F + V, N_FIELD) int64
+        The bags come last. First parameter, first table row, codes, numbers of a row, lane of the
         first that is no linear weight, first number in `row_delta`, linear
-        weights of a row, panel that the lane counts from.
+        weights of a row, panel that the lane counts from; 1 where the entries of a
+        bag act in pairs, 0 otherwise.
+    bag_tables : BagTables
     columns : (D, N_COLUMN) int64
     shift, scale : (D,) float32; knots : (k,) float32
     tasks : (K, N_TASK) int64
@@ -95,6 +102,7 @@ class Net(NamedTuple):
     ops: npt.NDArray[np.int64]
     reals: Floats
     fields: npt.NDArray[np.int64]
+    bag_tables: BagTables
     columns: npt.NDArray[np.int64]
     shift: Floats
     scale: Floats
@@ -112,10 +120,15 @@ class Net(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rows, read: numeric (N, D), codes (N, F), target (N,), weight and exposure (N,) or (0,)."""
+    """Rows, read: numeric (N, D), codes (N, F), target (N,), weight and exposure (N,) or (0,).
+
+    bags : of N rows; ends : (N + 1,) int64, `Bags.ends`
+    """
 
     numeric: Floats
     codes: npt.NDArray[np.int32]
+    bags: Bags
+    ends: npt.NDArray[np.int64]
     target: Floats
     weight: Floats
     exposure: Floats
@@ -149,7 +162,10 @@ class Work(NamedTuple):
     sums : (M / 16, 2) float64, loss and weight of 16 rows
     squares : (K,) float64, squared norm of each task's gradient
     slots, unique, places, which : (S, *) int32
-    table_gradient : (S, n) float32; gathered : (S, 3, n) float32; n_unique : (S,) int64
+    table_gradient : (S, n) float32; gathered : (S, 3, m) float32; n_unique : (S,) int64
+    own : (S, U) float32
+        Of each code of a bag whose entries act in pairs: how much of the gradient is its own.
+    bags : BagWork
     block : (T, max(256, 2 C)) float32; zeros, ones : (16,) float32
     key : (1,) uint64, of dropout
     clock : (3,) int64, added to
@@ -172,6 +188,8 @@ class Work(NamedTuple):
     table_gradient: Floats
     gathered: Floats
     n_unique: npt.NDArray[np.int64]
+    own: Floats
+    bags: BagWork
     block: Floats
     zeros: Floats
     ones: Floats

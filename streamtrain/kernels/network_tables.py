@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from streamtrain.kernels._jit import inline
+from streamtrain.kernels.bags import part_gradient
 from streamtrain.kernels.linear_tables import hashed_slots
 from streamtrain.kernels.network_table import (
     F_CARDINALITY,
     F_DELTA,
     F_FIRST,
+    F_LINEAR,
+    F_OWN,
     F_ROW,
     F_WIDTH,
 )
@@ -70,16 +73,57 @@ def table_gradient(net, f, codes, first, n, work, slot):
 
 
 @inline
+def bag_gradient(net, f, part, n_tiles, moving, work, thread, slot, before):
+    """Sum the gradient of each code of a part of a bag's table, as `table_gradient` does."""
+    width = net.fields[f, F_WIDTH]
+    at = net.fields[f, F_DELTA]
+    acts_in_pairs = net.fields[f, F_OWN] == 1
+    n_unique = part_gradient(
+        part, n_tiles, work.row_delta, at, width, net.bag_tables, work.bags,
+        work.bags.slots[thread], work.unique[slot], work.table_gradient[slot],
+        at + width if acts_in_pairs else -1, work.own[slot],
+    )  # fmt: skip
+    work.n_unique[slot] = n_unique
+    if not acts_in_pairs:
+        return
+    # What an entry would gain from a pair with itself is not there.
+    lazy = moving.stamps.shape[0] > 0
+    gradient = work.table_gradient[slot]
+    for u in range(n_unique):
+        code = np.int64(work.unique[slot, u])
+        t = net.fields[f, F_ROW] + code
+        for c in range(net.fields[f, F_LINEAR], width):
+            value = moving.w[net.fields[f, F_FIRST] + code * width + c]
+            if lazy:
+                value = catch_up(
+                    value, moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1]
+                )
+            gradient[u * width + c] -= work.own[slot, u] * value
+
+
+@inline
 def table_update(
     net, f, moving, work, slot, optimizer, rate, correct1, correct2, before, after, keep, threshold
 ):  # fmt: skip
     """Move the rows of every code of a field that the batch holds, decay caught up first."""
-    n_unique = work.n_unique[slot]
+    width = net.fields[f, F_WIDTH]
+    at_once = work.gathered.shape[2] // width
+    for u in range(0, work.n_unique[slot], at_once):
+        _update_codes(
+            net, f, moving, work.unique[slot, u:], work.table_gradient[slot, u * width :],
+            min(at_once, work.n_unique[slot] - u), work.gathered[slot], optimizer, rate, correct1,
+            correct2, before, after, keep, threshold,
+        )  # fmt: skip
+
+
+@inline
+def _update_codes(
+    net, f, moving, unique, gradient, n_unique, gathered, optimizer, rate, correct1, correct2,
+    before, after, keep, threshold,
+):  # fmt: skip
     width = net.fields[f, F_WIDTH]
     base = net.fields[f, F_FIRST]
     row = net.fields[f, F_ROW]
-    unique = work.unique[slot]
-    gathered = work.gathered[slot]
     lazy = moving.stamps.shape[0] > 0
     # One sum for a row comes after those of the dense parameters, one for each.
     by_row = optimizer == ROWWISE_ADAGRAD
@@ -101,8 +145,8 @@ def table_update(
             moving.stamps[t, 0] = after[0]
             moving.stamps[t, 1] = after[1]
     update_rows(
-        optimizer, gathered[0], gathered[1], gathered[2], work.table_gradient[slot], n_unique,
-        width, np.float32(rate), moving.hyper, correct1, correct2,
+        optimizer, gathered[0], gathered[1], gathered[2], gradient, n_unique, width,
+        np.float32(rate), moving.hyper, correct1, correct2,
     )  # fmt: skip
     threshold_range(gathered[0], 0, n_unique * width, threshold)
     _put_back(gathered[0], base, unique, n_unique, width, moving.w)

@@ -58,6 +58,8 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Of every model but "linear"; it encodes numbers itself.
     crosses : tuple of Cross
         More fields, behind the F.
+    bag_sizes : tuple of int, length V
+        Codes of each field of variable length.
     """
 
     model: ModelName
@@ -77,6 +79,7 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     label_smoothing: float = 0.0
     network: Network | None = None
     crosses: tuple[Cross, ...] = ()
+    bag_sizes: tuple[int, ...] = ()
 
     @property
     def field_sizes(self) -> tuple[int, ...]:

@@ -8,6 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import linear as kernels
+from streamtrain.kernels.bags import (
+    Bags,
+    bag_work,
+    bag_work_bytes,
+    most_unique,
+    no_bags,
+    plan_tables,
+)
 from streamtrain.kernels.linear_tables import n_sums, table_size
 from streamtrain.kernels.losses import N_SHAPE
 from streamtrain.kernels.team import Team
@@ -18,6 +26,7 @@ from streamtrain.model.crosses import Crosser
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 _NOTHING: Floats = np.empty(0, np.float32)
+_LEAST_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -25,12 +34,13 @@ class LinearLayout:
     """Where the parameters of a linear model lie in one flat array.
 
     Rows of C: the bias, D numeric features, D weights of their missing values,
-    then one row for every code of every field.
+    then one row for every code of every field and of every bag.
     """
 
     n_numeric: int
     cardinalities: tuple[int, ...]
     n_scores: int
+    bag_sizes: tuple[int, ...] = ()
 
     @property
     def n_dense_rows(self) -> int:
@@ -39,8 +49,13 @@ class LinearLayout:
 
     @property
     def n_table_rows(self) -> int:
-        """Rows of categories."""
-        return sum(self.cardinalities)
+        """Rows of categories and of bags."""
+        return sum(self.cardinalities) + sum(self.bag_sizes)
+
+    @property
+    def n_field_rows(self) -> int:
+        """Rows before those of bags."""
+        return self.n_dense_rows + sum(self.cardinalities)
 
     @property
     def n_dense(self) -> int:
@@ -54,8 +69,12 @@ class LinearLayout:
 
     @property
     def n_tasks(self) -> int:
-        """Tasks of a step's update: the numeric rows, and each field."""
-        return 1 + len(self.cardinalities)
+        """Tasks of a step's update: the numeric rows, each field, each part of a bag's table."""
+        return 1 + len(self.cardinalities) + len(plan_tables(self.bag_sizes, 0).parts)
+
+    def most_codes(self, batch_size: int, n_entries: int) -> int:
+        """Return the most codes that a task can have in a batch of so many rows and entries."""
+        return max(batch_size, most_unique(self.bag_sizes, n_entries))
 
     @property
     def n_parameters(self) -> int:
@@ -71,16 +90,28 @@ class LinearLayout:
 
 def layout_of(architecture: Architecture) -> LinearLayout:
     """Return the layout of an architecture's parameters."""
-    return LinearLayout(len(architecture.mean), architecture.field_sizes, architecture.n_scores)
+    return LinearLayout(
+        len(architecture.mean),
+        architecture.field_sizes,
+        architecture.n_scores,
+        architecture.bag_sizes,
+    )
 
 
 def scratch_bytes(
-    layout: LinearLayout, *, batch_size: int, n_threads: int, clips_norm: bool = False
+    layout: LinearLayout,
+    *,
+    batch_size: int,
+    n_threads: int,
+    clips_norm: bool = False,
+    n_entries: int = 0,
 ) -> int:
     """Return the bytes that `LinearModel` keeps for a batch size and a team.
 
     Parameters
     ----------
+    n_entries : int
+        Most entries of bags in a batch.
     clips_norm : bool
         Whether the norm of the gradient is bounded: the gradients of all
         fields are then kept at once.
@@ -89,10 +120,11 @@ def scratch_bytes(
         n_sums(layout.cardinalities, layout.n_scores)
         + table_size(batch_size)
         + batch_size
-        + 3 * batch_size * layout.n_scores
+        + 3 * max(batch_size, _LEAST_AT_ONCE) * layout.n_scores
         + layout.n_scores
     )
-    per_gradient = 4 * (batch_size + max(batch_size, layout.n_dense_rows) * layout.n_scores)
+    most = layout.most_codes(batch_size, n_entries)
+    per_gradient = 4 * (most + max(most, layout.n_dense_rows) * layout.n_scores)
     tiles = batch_size // kernels.tile_rows(batch_size) + 1
     return (
         n_threads * per_thread
@@ -100,6 +132,7 @@ def scratch_bytes(
         + 4 * batch_size * layout.n_scores
         + 16 * (tiles + layout.n_tasks)
         + 4 * N_SHAPE
+        + bag_work_bytes(layout.bag_sizes, n_entries=n_entries, n_tiles=tiles, n_threads=n_threads)
     )
 
 
@@ -112,14 +145,24 @@ class LinearModel:
     team : Team
     batch_size : int
         Largest batch; 0 for scoring alone.
+    n_entries : int
+        Most entries of bags in a batch.
     """
 
-    def __init__(self, architecture: Architecture, team: Team, *, batch_size: int = 0) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        team: Team,
+        *,
+        batch_size: int = 0,
+        n_entries: int = 0,
+    ) -> None:
         self.architecture = architecture
         self.layout = layout_of(architecture)
         self._team = team
         self._crosser = Crosser(architecture.crosses, architecture.cardinalities)
-        self._batch_size = batch_size
+        self._bag_tables = plan_tables(self.layout.bag_sizes, self.layout.n_field_rows)
+        self._most = self.layout.most_codes(batch_size, n_entries)
         self._mean = np.array(architecture.mean, np.float32)
         self._scale = np.array(architecture.scale, np.float32)
         self._first_row = self.layout.first_row()
@@ -134,13 +177,19 @@ class LinearModel:
         self._sums = np.zeros((k, sums), np.float32)
         self._slots = np.full((k, table_size(n) if n else 0), -1, np.int32)
         self._places = np.zeros((k, n), np.int32)
-        self._gathered = np.zeros((k, 3, n * c), np.float32)
+        self._gathered = np.zeros((k, 3, max(n, _LEAST_AT_ONCE) * c if n else 0), np.float32)
+        self._bag_work = bag_work(
+            self.layout.bag_sizes,
+            n_entries=n_entries,
+            n_tiles=len(self._tile_sums),
+            n_threads=k,
+        )
         self._counts = np.zeros(self.layout.n_tasks, np.int64)
         self._squares = np.zeros(self.layout.n_tasks)
         self._keep_gradients(k)
 
     def _keep_gradients(self, n: int) -> None:
-        c, size = self.layout.n_scores, self._batch_size
+        c, size = self.layout.n_scores, self._most
         self._unique = np.zeros((n, size), np.int32)
         self._gradient = np.zeros((n, max(size, self.layout.n_dense_rows) * c), np.float32)
 
@@ -163,6 +212,7 @@ class LinearModel:
         *,
         numeric: Floats,
         codes: Codes,
+        bags: Bags | None = None,
         target: Floats,
         weight: Floats,
         exposure: Floats = _NOTHING,
@@ -179,6 +229,7 @@ class LinearModel:
         parameters : (P,) float32, updated
         rule : UpdateRule, updated
         numeric, codes, target : (n, D) float32, (n, F) int32, (n,) float32
+        bags : Bags of n rows, or None
         weight : (n,) float32 or (0,)
         exposure : (n,) float32 or (0,)
             Positive; log links alone look at it.
@@ -200,12 +251,16 @@ class LinearModel:
         """
         n_rows = len(target)
         n_batches = -(-n_rows // batch_size)
+        if bags is None:
+            bags = no_bags(n_rows, len(self.layout.bag_sizes))
         if rule.clips_norm and len(self._gradient) < self.layout.n_tasks:
             self._keep_gradients(self.layout.n_tasks)
         taken = self._team.run(
             kernels.train_linear,
             numeric,
             self._crosser(codes),
+            bags,
+            bags.ends(),
             target,
             weight,
             exposure,
@@ -221,6 +276,8 @@ class LinearModel:
             self._mean,
             self._scale,
             self._first_row,
+            self.layout.n_field_rows,
+            self._bag_tables,
             self.architecture.loss_number,
             self._loss_shape,
             self._class_weights,
@@ -235,6 +292,7 @@ class LinearModel:
             self._scores,
             self._delta,
             self._tile_sums,
+            self._bag_work,
             self._sums,
             self._slots,
             self._unique,
@@ -269,7 +327,9 @@ class LinearModel:
         )
         return copy
 
-    def scores(self, parameters: Floats, numeric: Floats, codes: Codes) -> Floats:
+    def scores(
+        self, parameters: Floats, numeric: Floats, codes: Codes, bags: Bags | None = None
+    ) -> Floats:
         """Return the scores of rows, (n, C) float32.
 
         Parameters
@@ -277,16 +337,19 @@ class LinearModel:
         parameters : (P,) float32
             Settled.
         numeric, codes : (n, D) float32, (n, F) int32
+        bags : Bags of n rows, or None
         """
         out = np.empty((len(numeric), self.layout.n_scores), np.float32)
         self._team.run(
             kernels.score_linear,
             numeric,
             self._crosser(codes),
+            no_bags(len(numeric), len(self.layout.bag_sizes)) if bags is None else bags,
             parameters,
             self._mean,
             self._scale,
             self._first_row,
+            self._bag_tables,
             256,
             out,
         )

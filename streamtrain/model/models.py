@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from streamtrain.kernels.bags import Bags
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
 from streamtrain.model import linear
@@ -56,6 +57,7 @@ class Model(Protocol):
         *,
         numeric: Floats,
         codes: Codes,
+        bags: Bags | None = ...,
         target: Floats,
         weight: Floats,
         exposure: Floats = ...,
@@ -70,7 +72,9 @@ class Model(Protocol):
     def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:
         """Return the parameters with all shrinkage caught up."""
 
-    def scores(self, parameters: Floats, numeric: Floats, codes: Codes) -> Floats:
+    def scores(
+        self, parameters: Floats, numeric: Floats, codes: Codes, bags: Bags | None = ...
+    ) -> Floats:
         """Return the scores of rows, (n, C) float32."""
 
 
@@ -81,6 +85,7 @@ def make_model(
     batch_size: int = 0,
     seed: int = 0,
     clips_norm: bool = False,
+    n_entries: int = 0,
 ) -> Model:
     """Return the model of an architecture.
 
@@ -94,10 +99,19 @@ def make_model(
         Of dropout.
     clips_norm : bool
         Whether the norm of the gradient is bounded.
+    n_entries : int
+        Most entries of fields of variable length in a batch.
     """
     if architecture.network is None:
-        return linear.LinearModel(architecture, team, batch_size=batch_size)
-    return NetworkModel(architecture, team, batch_size=batch_size, seed=seed, clips_norm=clips_norm)
+        return linear.LinearModel(architecture, team, batch_size=batch_size, n_entries=n_entries)
+    return NetworkModel(
+        architecture,
+        team,
+        batch_size=batch_size,
+        seed=seed,
+        clips_norm=clips_norm,
+        n_entries=n_entries,
+    )
 
 
 def layout_of(architecture: Architecture) -> Layout:
@@ -108,7 +122,12 @@ def layout_of(architecture: Architecture) -> Layout:
 
 
 def scratch_bytes(
-    architecture: Architecture, *, batch_size: int, n_threads: int, clips_norm: bool = False
+    architecture: Architecture,
+    *,
+    batch_size: int,
+    n_threads: int,
+    clips_norm: bool = False,
+    n_entries: int = 0,
 ) -> int:
     """Return the bytes that a model keeps for a batch size and a team."""
     if architecture.network is None:
@@ -117,7 +136,12 @@ def scratch_bytes(
             batch_size=batch_size,
             n_threads=n_threads,
             clips_norm=clips_norm,
+            n_entries=n_entries,
         )
     return network_scratch_bytes(
-        architecture, batch_size=batch_size, n_threads=n_threads, clips_norm=clips_norm
+        architecture,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        clips_norm=clips_norm,
+        n_entries=n_entries,
     )

@@ -106,6 +106,9 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frequency_scale : float
         Frequencies start normal with this deviation.
     layers : tuple of Layer
+    bag_pairs : bool
+        Whether the entries of a bag act in pairs with each other, as those of
+        different fields do in "pairs".
     """
 
     columns: tuple[ColumnEncoding, ...]
@@ -117,6 +120,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frequency_width: int = 0
     frequency_scale: float = 0.1
     layers: tuple[Layer, ...] = ()
+    bag_pairs: bool = False
 
 
 class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

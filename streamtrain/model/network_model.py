@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import network as kernels
+from streamtrain.kernels.bags import Bags, bag_work, bag_work_bytes, most_unique, no_bags
 from streamtrain.kernels.lanes import aligned_zeros
 from streamtrain.kernels.linear_tables import table_size
-from streamtrain.kernels.network_table import F_WIDTH, Batch, Moving, Net, Work
+from streamtrain.kernels.network_table import F_WIDTH, N_FIELD, Batch, Moving, Net, Work
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.kernels.team import Team
 from streamtrain.kernels.updates import UpdateRule
@@ -37,6 +38,7 @@ def wiring_of(architecture: Architecture) -> Wiring:
         architecture.network,
         cardinalities=architecture.field_sizes,
         n_scores=architecture.n_scores,
+        bag_sizes=architecture.bag_sizes,
     )
 
 
@@ -63,28 +65,62 @@ class _Sizes:
     row_delta: int
     tasks: int
     scores: int
+    bag_sizes: tuple[int, ...]
+    entries: int
+
+    @property
+    def unique(self) -> int:
+        """Most codes of a table task."""
+        return max(self.batch, most_unique(self.bag_sizes, self.entries))
+
+    @property
+    def at_once(self) -> int:
+        """Codes that move at once."""
+        return max(self.batch, 256) if self.batch else 0
+
+    @property
+    def tiles(self) -> int:
+        """Most tiles of a batch, of 16 rows or more; each piece may end in a short one."""
+        return self.batch // 16 + self.batch // self.rows + 2 if self.bag_sizes else 0
+
+    @property
+    def n_own(self) -> int:
+        """Codes of a part of a bag."""
+        return self.unique if self.bag_sizes else 0
 
     def n_bytes(self) -> int:
         """Return the bytes of all arrays."""
-        unique = self.batch if self.width else 0
+        unique = self.unique if self.width else 0
         return (
             2 * 64 * self.panels * (self.rows + 16)
             + 4 * (self.wt + self.dense + self.batch * self.row_delta)
             + self.rows
             + 8 * self.tasks
-            + 4 * self.slots * (self.table + 3 * unique + 4 * unique * self.width)
+            + 4 * self.slots * (self.table + 3 * unique + unique * self.width)
+            + 4 * self.slots * (3 * self.at_once * self.width + self.n_own)
+            + bag_work_bytes(
+                self.bag_sizes, n_entries=self.entries, n_tiles=self.tiles, n_threads=self.threads
+            )
             + 4 * self.threads * max(256, 2 * self.scores)
         )
 
 
-def _sizes(wiring: Wiring, *, batch_size: int, n_threads: int, rows: int, clipped: bool) -> _Sizes:
+def _sizes(
+    wiring: Wiring,
+    *,
+    batch_size: int,
+    n_threads: int,
+    rows: int,
+    clipped: bool,
+    n_entries: int = 0,
+) -> _Sizes:
     n_fields = len(wiring.fields)
     training = batch_size > 0
     return _Sizes(
         panels=wiring.n_panels,
         rows=rows,
         threads=n_threads,
-        slots=(n_fields if clipped else n_threads) if n_fields and training else 0,
+        slots=(wiring.n_slots if clipped else n_threads) if n_fields and training else 0,
         batch=batch_size if n_fields else 0,
         table=table_size(batch_size) if training else 0,
         width=max((f[F_WIDTH] for f in wiring.fields), default=0),
@@ -93,6 +129,8 @@ def _sizes(wiring: Wiring, *, batch_size: int, n_threads: int, rows: int, clippe
         row_delta=wiring.n_row_delta,
         tasks=len(wiring.tasks),
         scores=wiring.score.width,
+        bag_sizes=wiring.bag_sizes if training else (),
+        entries=n_entries,
     )
 
 
@@ -113,12 +151,19 @@ def _work(sizes: _Sizes, seed: int) -> Work:
         sums=np.zeros((sizes.rows // 16, 2)),
         squares=np.zeros(sizes.tasks),
         slots=np.full((sizes.slots, sizes.table), -1, np.int32),
-        unique=np.zeros((sizes.slots, n), np.int32),
+        unique=np.zeros((sizes.slots, sizes.unique), np.int32),
         places=np.zeros((sizes.slots, n), np.int32),
         which=np.zeros((sizes.slots, n), np.int32),
-        table_gradient=aligned_zeros((sizes.slots, n * sizes.width)),
-        gathered=aligned_zeros((sizes.slots, 3, n * sizes.width)),
+        table_gradient=aligned_zeros((sizes.slots, sizes.unique * sizes.width)),
+        gathered=aligned_zeros((sizes.slots, 3, sizes.at_once * sizes.width)),
         n_unique=np.zeros(sizes.slots, np.int64),
+        own=np.zeros((sizes.slots, sizes.n_own), np.float32),
+        bags=bag_work(
+            sizes.bag_sizes,
+            n_entries=sizes.entries,
+            n_tiles=sizes.tiles,
+            n_threads=sizes.threads,
+        ),
         block=np.zeros((sizes.threads, max(256, 2 * sizes.scores)), np.float32),
         zeros=np.zeros(16, np.float32),
         ones=np.ones(16, np.float32),
@@ -128,13 +173,23 @@ def _work(sizes: _Sizes, seed: int) -> Work:
 
 
 def network_scratch_bytes(
-    architecture: Architecture, *, batch_size: int, n_threads: int, clips_norm: bool = False
+    architecture: Architecture,
+    *,
+    batch_size: int,
+    n_threads: int,
+    clips_norm: bool = False,
+    n_entries: int = 0,
 ) -> int:
     """Return the bytes that `NetworkModel` keeps for a batch size and a team."""
     wiring = wiring_of(architecture)
     rows = piece_rows(wiring, batch_size)
     sizes = _sizes(
-        wiring, batch_size=batch_size, n_threads=n_threads, rows=rows, clipped=clips_norm
+        wiring,
+        batch_size=batch_size,
+        n_threads=n_threads,
+        rows=rows,
+        clipped=clips_norm,
+        n_entries=n_entries,
     )
     return sizes.n_bytes() + 64 * wiring.n_panels * (_SCORE_TILE * n_threads + 16)
 
@@ -147,7 +202,8 @@ def make_net(architecture: Architecture) -> Net:
     return Net(
         ops=wiring.ops_array(),
         reals=np.array(wiring.reals, np.float32),
-        fields=np.array(wiring.fields, np.int64).reshape(-1, 8),
+        fields=np.array(wiring.fields, np.int64).reshape(-1, N_FIELD),
+        bag_tables=wiring.bag_tables(),
         columns=np.array(wiring.columns, np.int64).reshape(-1, 5),
         shift=np.array([c.shift for c in network.columns], np.float32),
         scale=np.array([c.scale for c in network.columns], np.float32),
@@ -179,6 +235,8 @@ class NetworkModel:
     clips_norm : bool
         Whether the norm of the gradient is bounded: the gradients of all
         fields are then kept at once.
+    n_entries : int
+        Most entries of bags in a batch.
     """
 
     def __init__(
@@ -189,6 +247,7 @@ class NetworkModel:
         batch_size: int = 0,
         seed: int = 0,
         clips_norm: bool = False,
+        n_entries: int = 0,
     ) -> None:
         self.architecture = architecture
         self.layout = wiring_of(architecture)
@@ -203,6 +262,7 @@ class NetworkModel:
                 n_threads=team.n_threads,
                 rows=piece_rows(self.layout, batch_size),
                 clipped=clips_norm,
+                n_entries=n_entries,
             )
             self._work = _work(sizes, seed)
         self._score_work: Work | None = None
@@ -225,6 +285,7 @@ class NetworkModel:
         *,
         numeric: Floats,
         codes: Codes,
+        bags: Bags | None = None,
         target: Floats,
         weight: Floats,
         exposure: Floats = _NOTHING,
@@ -242,13 +303,15 @@ class NetworkModel:
         n_rows = len(target)
         n_batches = -(-n_rows // batch_size)
         m = 16 * len(self._work.sums)
+        if bags is None:
+            bags = no_bags(n_rows, len(self.architecture.bag_sizes))
         n_tile = kernels.tile_rows(min(batch_size, m), self._team.n_threads)
         taken = self._team.run(
             kernels.train_network,
             self._net,
             Moving(parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper),
             self._work,
-            Batch(numeric, self._crosser(codes), target, weight, exposure),
+            Batch(numeric, self._crosser(codes), bags, bags.ends(), target, weight, exposure),
             batch_size,
             n_rows - (n_batches - 1) * batch_size,
             n_batches,
@@ -282,7 +345,9 @@ class NetworkModel:
         )
         return copy
 
-    def scores(self, parameters: Floats, numeric: Floats, codes: Codes) -> Floats:
+    def scores(
+        self, parameters: Floats, numeric: Floats, codes: Codes, bags: Bags | None = None
+    ) -> Floats:
         """Return the scores of rows, (n, C) float32.
 
         Parameters
@@ -290,7 +355,10 @@ class NetworkModel:
         parameters : (P,) float32
             Settled.
         numeric, codes : (n, D) float32, (n, F) int32
+        bags : Bags of n rows, or None
         """
+        if bags is None:
+            bags = no_bags(len(numeric), len(self.architecture.bag_sizes))
         if self._score_work is None:
             sizes = _sizes(
                 self.layout,
@@ -309,7 +377,15 @@ class NetworkModel:
                 np.ascontiguousarray(parameters), _NOTHING, _NOTHING, none, np.zeros(2), np.zeros(1)
             ),
             self._score_work,
-            Batch(numeric, self._crosser(codes), _NOTHING, _NOTHING, _NOTHING),
+            Batch(
+                numeric,
+                self._crosser(codes),
+                bags,
+                np.zeros(1, np.int64),
+                _NOTHING,
+                _NOTHING,
+                _NOTHING,
+            ),
             _SCORE_TILE,
             out,
         )

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain.kernels import network_table as table
+from streamtrain.kernels.bags import BagTables, plan_tables
 from streamtrain.kernels.lanes import LANES
 
 
@@ -62,6 +63,8 @@ class Wiring:
         weights; numbers of a row's derivative by its table rows.
     n_values : int
         Parameters that are not padding.
+    n_fields : int
+        Fields that are no bags: those come last in `fields`.
     flops : int
         Multiplications and additions of a row of training in dense layers.
     """
@@ -82,7 +85,22 @@ class Wiring:
     n_wt: int = 0
     n_row_delta: int = 0
     n_values: int = 0
+    n_fields: int = 0
     flops: int = 0
+
+    @property
+    def bag_sizes(self) -> tuple[int, ...]:
+        """Codes of each bag."""
+        return tuple(f[table.F_CARDINALITY] for f in self.fields[self.n_fields :])
+
+    def bag_tables(self) -> BagTables:
+        """Return how the tables of bags are divided."""
+        return plan_tables(self.bag_sizes, 0)
+
+    @property
+    def n_slots(self) -> int:
+        """Gradients of tables that wait for their norm at once: fields, and parts of bags."""
+        return self.n_fields + len(self.bag_tables().parts)
 
     def ops_array(self) -> npt.NDArray[np.int64]:
         """Return the operations, (O, N_OP) int64."""

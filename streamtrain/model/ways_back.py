@@ -71,7 +71,7 @@ def mark_ways_back(wiring: Wiring, trained: set[int], wheres: list[str]) -> None
 
 def _shift_tasks(wiring: Wiring, inserted: int) -> None:
     for _, task in wiring.tasks:
-        if task[table.T_KIND] != table.TABLE_TASK and task[table.T_OP] >= inserted:
+        if task[table.T_KIND] < table.TABLE_TASK and task[table.T_OP] >= inserted:
             task[table.T_OP] += 1
 
 

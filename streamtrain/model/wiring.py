@@ -22,21 +22,34 @@ _ENCODINGS = {
 }
 
 
-def wire(network: Network, *, cardinalities: tuple[int, ...], n_scores: int) -> Wiring:
-    """Lay out a network.
+def wire(
+    network: Network,
+    *,
+    cardinalities: tuple[int, ...],
+    n_scores: int,
+    bag_sizes: tuple[int, ...] = (),
+) -> Wiring:
+    """Lay out a network; bags have the last of its embeddings.
 
     Raises
     ------
     ConfigError
         If a layer names what is not there, or its options do not fit.
     """
-    return _Builder(network, cardinalities, n_scores).build()
+    return _Builder(network, cardinalities, bag_sizes, n_scores).build()
 
 
 class _Builder:
-    def __init__(self, network: Network, cardinalities: tuple[int, ...], n_scores: int) -> None:
+    def __init__(
+        self,
+        network: Network,
+        cardinalities: tuple[int, ...],
+        bag_sizes: tuple[int, ...],
+        n_scores: int,
+    ) -> None:
         self._network = network
-        self._cardinalities = cardinalities
+        self._cardinalities = (*cardinalities, *bag_sizes)
+        self._n_fields = len(cardinalities)
         self._n_scores = n_scores
         self._wiring = Wiring()
         self._ranges: dict[str, Range] = {}
@@ -140,11 +153,22 @@ class _Builder:
         lookup = self._op(0.0, kind=table.LOOKUP)
         lane = at = row = 0
         n_linear = self._n_scores if network.linear else 0
-        for dim, cardinality in zip(network.embedding_dims, self._cardinalities, strict=True):
+        wiring.n_fields = self._n_fields
+        for f, (dim, cardinality) in enumerate(
+            zip(network.embedding_dims, self._cardinalities, strict=True)
+        ):
             width = dim + n_linear
-            wiring.fields.append([0, row, cardinality, width, lane, at, n_linear, embeddings.panel])
-            lane, at, row = lane + dim, at + width, row + cardinality
-            self._task(table.TABLE_TASK, 40 + 4 * width, op=len(wiring.fields) - 1)
+            own = int(f >= self._n_fields and network.bag_pairs and self._n_scores == 1)
+            wiring.fields.append(
+                [0, row, cardinality, width, lane, at, n_linear, embeddings.panel, own]
+            )
+            lane, at, row = lane + dim, at + width + own, row + cardinality
+            if f < self._n_fields:
+                self._task(table.TABLE_TASK, 40 + 4 * width, op=f, p=(f, 0))
+        for q, (bag, _) in enumerate(wiring.bag_tables().parts.tolist()):
+            f = self._n_fields + bag
+            cost = 40 + 4 * wiring.fields[f][table.F_WIDTH]
+            self._task(table.PART_TASK, cost, op=f, q=(q, 0), p=(self._n_fields + q, 0))
         if not wiring.fields:
             del wiring.ops[lookup], wiring.reals[lookup], self._wheres[lookup]
         wiring.n_row_delta, wiring.n_table_rows = at, row

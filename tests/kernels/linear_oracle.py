@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from streamtrain.kernels.bags import Bags
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
@@ -21,6 +22,7 @@ class Rows:
     target: np.ndarray
     weight: np.ndarray
     exposure: np.ndarray
+    bags: Bags | None = None
 
 
 @dataclass
@@ -29,6 +31,33 @@ class Problem:
     rows: Rows
     start: np.ndarray
     extra: dict = field(default_factory=dict)
+
+
+def make_bags(rng, n_rows, sizes, *, longest=5):
+    """Make entries: rows in another order than their entries, codes more than once, none at all."""
+    counts = rng.integers(0, longest, (n_rows, len(sizes)))
+    ranges = np.zeros((n_rows, len(sizes), 2), np.int32)
+    codes = np.zeros(counts.sum(), np.int32)
+    at = 0
+    for row in rng.permutation(n_rows):
+        for v, size in enumerate(sizes):
+            ranges[row, v] = at, at + counts[row, v]
+            codes[at : at + counts[row, v]] = rng.integers(0, size, counts[row, v])
+            at += counts[row, v]
+    return Bags(ranges, codes, rng.normal(size=len(codes)).astype(np.float32))
+
+
+def bag_matrices(bags, sizes):
+    """Return for each bag the (n, size) sums of values by code, and of their squares."""
+    found = []
+    for v, size in enumerate(sizes):
+        sums, squares = (np.zeros((len(bags.ranges), size)) for _ in range(2))
+        for row, (first, last) in enumerate(bags.ranges[:, v]):
+            values = bags.values[first:last].astype(np.float64)
+            np.add.at(sums[row], bags.codes[first:last], values)
+            np.add.at(squares[row], bags.codes[first:last], values**2)
+        found.append((sums, squares))
+    return found
 
 
 def make_problem(
@@ -73,14 +102,16 @@ def make_problem(
         "tweedie_power": 1.4,
     }
     architecture = Architecture(**settings | changes)
+    sizes = architecture.bag_sizes
     rows = Rows(
         numeric,
         np.ascontiguousarray(codes, np.int32),
         target.astype(np.float32),
         weight.astype(np.float32),
         exposure.astype(np.float32),
+        make_bags(rng, n_rows, sizes) if sizes else None,
     )
-    n_parameters = (1 + 2 * n_numeric + sum(cardinalities)) * architecture.n_scores
+    n_parameters = (1 + 2 * n_numeric + sum(cardinalities) + sum(sizes)) * architecture.n_scores
     start = (0.3 * rng.normal(size=n_parameters)).astype(np.float32)
     return Problem(architecture, rows, start)
 
@@ -94,6 +125,8 @@ def design(architecture, rows):
     parts = [np.ones((len(z), 1)), np.where(absent, 0.0, z), absent.astype(float)]
     for f, cardinality in enumerate(architecture.cardinalities):
         parts.append(np.eye(cardinality)[rows.codes[:, f]])
+    if rows.bags is not None:
+        parts += [sums for sums, _ in bag_matrices(rows.bags, architecture.bag_sizes)]
     return np.concatenate(parts, axis=1)
 
 
@@ -201,7 +234,8 @@ def kernel_steps(
     """Train with the kernels; return (settled parameters, sums, steps taken, rule)."""
     r = problem.rows
     with Team(n_threads) as team:
-        model = LinearModel(problem.architecture, team, batch_size=batch_size)
+        n_entries = 0 if r.bags is None else len(r.bags.codes)
+        model = LinearModel(problem.architecture, team, batch_size=batch_size, n_entries=n_entries)
         rule = make_rule(
             settings,
             n_parameters=model.layout.n_parameters,
@@ -222,6 +256,7 @@ def kernel_steps(
                 rule,
                 numeric=r.numeric[rows],
                 codes=r.codes[rows],
+                bags=None if r.bags is None else r.bags.slice(rows.start, rows.stop),
                 target=r.target[rows],
                 weight=r.weight[rows] if len(r.weight) else r.weight,
                 exposure=r.exposure[rows] if len(r.exposure) else r.exposure,

@@ -12,7 +12,13 @@ from streamtrain.model.network import ColumnEncoding, Network
 from streamtrain.model.network_model import NetworkModel, wiring_of
 from streamtrain.optim.optimizers import make_rule
 from streamtrain.seeds import derive_key
-from tests.kernels.linear_oracle import Problem, Rows, losses_and_deltas
+from tests.kernels.linear_oracle import (
+    Problem,
+    Rows,
+    bag_matrices,
+    losses_and_deltas,
+    make_bags,
+)
 
 WITH_PARAMETERS = {
     table.BIAS, table.PERIODIC, table.SCALE, table.AFFINE, table.HEAD, table.NORM,
@@ -68,6 +74,7 @@ def make_network_problem(
     if weighted and loss in LOG_LINKS:
         exposure = rng.uniform(0.25, 4.0, n_rows)
     n_scores = n_classes if loss == "softmax" else 1
+    sizes = (changes or {}).get("bag_sizes", ())
     architecture = Architecture(
         **{
             "model": "custom",
@@ -94,6 +101,7 @@ def make_network_problem(
         target.astype(np.float32),
         weight.astype(np.float32),
         exposure.astype(np.float32),
+        make_bags(rng, n_rows, sizes) if sizes else None,
     )
     oracle = NetworkOracle(architecture)
     start = np.where(oracle.real, 0.25 * rng.normal(size=len(oracle.real)), 0).astype(np.float32)
@@ -176,7 +184,11 @@ class NetworkOracle:
         at = self.wiring.n_dense
         n_linear = c if net.linear else 0
         for f, (cardinality, dim) in enumerate(
-            zip(self.architecture.cardinalities, net.embedding_dims, strict=True)
+            zip(
+                (*self.architecture.cardinalities, *self.architecture.bag_sizes),
+                net.embedding_dims,
+                strict=True,
+            )
         ):
             width = n_linear + dim
             found[f"field {f}"] = w[at : at + cardinality * width].reshape(cardinality, width)
@@ -228,7 +240,16 @@ class NetworkOracle:
             if net.vector_dim:
                 parts["vectors"] = (z[:, :, None] * w["vectors"]).reshape(n, -1)
         n_linear = c if net.linear else 0
-        rows_of = [w[f"field {f}"][rows.codes[:, f]] for f in range(len(net.embedding_dims))]
+        n_fields = len(self.architecture.cardinalities)
+        rows_of = [w[f"field {f}"][rows.codes[:, f]] for f in range(n_fields)]
+        sizes = self.architecture.bag_sizes
+        for v, (sums, squares) in enumerate(bag_matrices(rows.bags, sizes) if sizes else ()):
+            table_rows = w[f"field {n_fields + v}"]
+            rows_of.append(sums @ table_rows)
+            if net.bag_pairs and c == 1:
+                vectors = table_rows[:, n_linear:]
+                pairs = (sums @ vectors) ** 2 - squares @ vectors**2
+                total += pairs.sum(axis=1, keepdims=True) / 2
         for found in rows_of:
             total += found[:, :n_linear] if n_linear else 0
         parts["embeddings"] = np.concatenate(
@@ -355,7 +376,9 @@ def mixed(h):
 
 
 def rows_between(rows, first, last):
-    return Rows(*(getattr(rows, name)[first:last] for name in Rows.__dataclass_fields__))
+    names = [name for name in Rows.__dataclass_fields__ if name != "bags"]
+    bags = None if rows.bags is None else rows.bags.slice(first, last)
+    return Rows(*(getattr(rows, name)[first:last] for name in names), bags)
 
 
 def network_steps(
@@ -380,6 +403,7 @@ def network_steps(
             batch_size=batch_size,
             seed=seed,
             clips_norm=settings.clip_norm > 0,
+            n_entries=0 if problem.rows.bags is None else len(problem.rows.bags.codes),
         )
         rule = make_rule(
             settings,
@@ -401,6 +425,7 @@ def network_steps(
                 rule,
                 numeric=rows.numeric,
                 codes=rows.codes,
+                bags=rows.bags,
                 target=rows.target,
                 weight=rows.weight,
                 exposure=rows.exposure,
@@ -418,4 +443,4 @@ def network_scores(problem, *, n_threads=1, parameters=None):
     with Team(n_threads) as team:
         model = NetworkModel(problem.architecture, team)
         w = problem.start if parameters is None else parameters
-        return model.scores(w, problem.rows.numeric, problem.rows.codes)
+        return model.scores(w, problem.rows.numeric, problem.rows.codes, problem.rows.bags)
