@@ -13,6 +13,7 @@ from data_tools.cells import Cells, Floats, judge_values
 from data_tools.source import FieldKind
 from streamtrain.errors import SourceError
 from streamtrain.kernels import numbers
+from streamtrain.store.bags import is_bag_type, keyed_of
 from streamtrain.store.string_table import TextCells
 
 MAX_CELL_BYTES = 2 << 20
@@ -34,6 +35,8 @@ def kind_of(told: pa.DataType) -> FieldKind:
         return "text"
     if pa.types.is_timestamp(told) or pa.types.is_date(told):
         return "time"
+    if is_bag_type(told):
+        return "bag"
     return "other"
 
 
@@ -250,6 +253,8 @@ def cells_of(array: pa.Array, *, null: bytes = b"") -> Cells:
     """Return a column as cells; it must have been validated."""
     array = plain(array)
     kind = array.type
+    if kind_of(kind) == "bag":
+        return keyed_of(array, where="a list", indexed=False)
     if pa.types.is_boolean(kind) or pa.types.is_time(kind):
         return text_cells(array.cast(pa.string()), null=null)
     if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from data_tools.bag_rows import WORK_BYTES
 from data_tools.partitions import MAX_BITS
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory
@@ -13,6 +14,8 @@ _MIN_TABLES, _GOOD_TABLES = 8 << 20, 256 << 20
 _MIN_PART, _MAX_PART = 4 << 20, 64 << 20
 _SLACK = 16 << 20
 """Allocator fragments, Python's own objects, thread stacks."""
+BLOCK_ENTRY_BYTES = 8 << 20
+"""About what the entries of a block may take: it has fewer rows where rows are long."""
 _ROW_BYTES = 64
 """Masks, keys and parsed numbers of a row in pass 1."""
 
@@ -50,6 +53,8 @@ def plan_memory(
     row_estimate: float,
     block_rows: int,
     reading: int = 0,
+    n_bags: int = 0,
+    row_entries: float = 0.0,
 ) -> MemoryPlan:
     """Divide the budget; kernels are loaded, so that what is resident now is the base.
 
@@ -67,6 +72,10 @@ def plan_memory(
     block_rows : int
     reading : int
         What the source needs to decode beside the pieces.
+    n_bags : int
+        Columns of variable length.
+    row_entries : float
+        Entries of a row in all of them, about.
 
     Raises
     ------
@@ -74,11 +83,12 @@ def plan_memory(
         If the least that can work does not fit.
     """
     base = memory.resident_bytes() + _SLACK
-    writers = 3 * 4 * block_rows * 4 * n_columns
+    n_stored = n_columns + 2 * n_bags
+    writers = 3 * 4 * block_rows * 4 * n_columns + bool(n_bags) * 3 * 3 * BLOCK_ENTRY_BYTES
 
     def worker(max_cells: int) -> int:
         rows = max_cells // max(n_columns, 8)
-        return max_cells * 16 + rows * _ROW_BYTES
+        return max_cells * 16 + rows * _ROW_BYTES + bool(n_bags) * 2 * WORK_BYTES
 
     def parts(threads: int, cells: int, tables: int, part: int) -> dict[str, int]:
         pieces = (threads + 1) * BUFFER_BYTES + reading
@@ -115,7 +125,7 @@ def plan_memory(
     # A table's arrays double: for a moment the old one and the new are there.
     tables = max(least_tables, free * 2 // 3) if has_text else 0
     part = min(max((budget - base - writers - tables // 4) // 3, _MIN_PART), _MAX_PART)
-    total = row_estimate * (4 * n_columns + 8 + 33)
+    total = row_estimate * (4 * n_stored + 8 + 33 + 8 * row_entries)
     bits = 0
     while bits < MAX_BITS and total / (1 << bits) > part / 2:
         bits += 1

@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers, strings
+from streamtrain.store.bags import Keyed
 from streamtrain.store.string_table import MissingTexts, TextCells, parse_cells
 
 Floats = npt.NDArray[np.float64]
@@ -35,7 +37,8 @@ class Values(Protocol):
         ...
 
 
-Cells = TextCells | Values
+Cells = TextCells | Values | Keyed
+"""Text, numbers, or lists of keys with values."""
 
 
 def read_numbers(
@@ -48,6 +51,9 @@ def read_numbers(
     """Read a column as numbers; arguments and result are those of `parse_cells`."""
     if isinstance(cells, TextCells):
         return parse_cells(cells, use, missing, out, status)
+    if isinstance(cells, Keyed):
+        out[:], status[:] = np.nan, numbers.NOT_A_NUMBER
+        return 0, len(out), 0
     cells.read(out, status)
     gone = use == 0
     if len(missing.numbers):
@@ -72,6 +78,8 @@ def strings_of(cells: TextCells, picks: npt.NDArray[np.int64] | None = None) -> 
 
 def as_text(cells: Cells) -> TextCells:
     """Return cells as text."""
+    if isinstance(cells, Keyed):
+        raise SchemaError("a column of lists is no text", remedy="leave it out with --drop")
     return cells if isinstance(cells, TextCells) else cells.text()
 
 
@@ -79,7 +87,7 @@ def fault(cells: Cells, status: int) -> str:
     """Return why a cell with a bad status cannot be a number."""
     if status == numbers.NOT_FINITE:
         return "not finite"
-    return "not a number" if isinstance(cells, TextCells) else cells.wrong
+    return "not a number" if isinstance(cells, TextCells | Keyed) else cells.wrong
 
 
 def judge_values(values: Floats, status: npt.NDArray[np.uint8]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from data_tools.bag_rows import BagPlan
 from data_tools.options import IngestOptions
 from data_tools.source import Field, names_of
 from streamtrain.config import nearest
@@ -22,6 +23,8 @@ class Roles:
     numeric: frozenset[str]
     categorical: frozenset[str]
     features: tuple[str, ...]
+    text: frozenset[str] = frozenset()
+    bags: frozenset[str] = frozenset()
 
 
 def find_column(name: str, columns: Sequence[str], *, positional: bool, option: str) -> str:
@@ -100,13 +103,21 @@ def resolve_roles(
     numeric = several(options.numeric, "--numeric")
     categorical = several(options.categorical, "--categorical")
     drop = several(options.drop, "--drop")
-    both = sorted(numeric & categorical)
-    if both:
-        raise SchemaError(
-            f"column {both[0]!r} cannot be numeric and categorical", where="--numeric"
-        )
+    text = several(options.text, "--text")
+    bags = frozenset(field.name for field in fields if field.kind == "bag")
+    for one_kind, other, what in (
+        (numeric, categorical, "numeric and categorical"),
+        (numeric, text, "numeric and text"),
+        (categorical, text, "categorical and text"),
+        (numeric | categorical | text, bags, "a list and of another kind"),
+    ):
+        both = sorted(one_kind & other)
+        if both:
+            raise SchemaError(f"column {both[0]!r} cannot be {what}", where="--numeric")
     others = [name for name in (target, weight, exposure) if name is not None]
     for name in others:
+        if name in bags or name in text:
+            raise SchemaError(f"column {name!r} cannot be a list or text too", where="--target")
         if others.count(name) > 1:
             raise SchemaError(f"column {name!r} cannot play two roles", where="--target")
         if name in drop:
@@ -131,6 +142,8 @@ def resolve_roles(
         numeric=numeric,
         categorical=categorical,
         features=features,
+        text=text,
+        bags=bags & frozenset(features),
     )
 
 
@@ -145,6 +158,8 @@ class ColumnPlan:
     target : str
     target_is_text : bool
     weight, exposure, split_by : str or None
+    bags : tuple of BagPlan
+        Columns of variable length.
     """
 
     numeric: tuple[str, ...]
@@ -154,18 +169,20 @@ class ColumnPlan:
     weight: str | None
     exposure: str | None
     split_by: str | None
+    bags: tuple[BagPlan, ...] = ()
 
     @property
     def stored(self) -> tuple[str, ...]:
-        """Every stored column, in shard order."""
+        """Every stored column but the bags, in shard order."""
         extra = [name for name in (self.weight, self.exposure) if name is not None]
         return (*self.numeric, *self.categorical, self.target, *extra)
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Every column that is parsed: the stored ones, then split_by if it is another."""
-        extra = () if self.split_by is None or self.split_by in self.stored else (self.split_by,)
-        return (*self.stored, *extra)
+        """Every column that is parsed: the stored ones, bags, then split_by if it is another."""
+        known = (*self.stored, *(bag.name for bag in self.bags))
+        extra = () if self.split_by is None or self.split_by in known else (self.split_by,)
+        return (*known, *extra)
 
     @property
     def text(self) -> tuple[int, ...]:
@@ -179,11 +196,15 @@ class ColumnPlan:
         return tuple(i for i in range(len(self.stored)) if i not in set(self.text))
 
 
-def plan_columns(roles: Roles, is_number: dict[str, bool]) -> ColumnPlan:
-    """Return the plan for roles and the kinds found: `is_number` of features and target."""
+def plan_columns(
+    roles: Roles, is_number: dict[str, bool], bags: Sequence[BagPlan] = ()
+) -> ColumnPlan:
+    """Return the plan for roles and the kinds found: `is_number` of target and other features."""
+    rest = [c for c in roles.features if c not in {bag.name for bag in bags}]
     return ColumnPlan(
-        numeric=tuple(c for c in roles.features if is_number[c]),
-        categorical=tuple(c for c in roles.features if not is_number[c]),
+        bags=tuple(bags),
+        numeric=tuple(c for c in rest if is_number[c]),
+        categorical=tuple(c for c in rest if not is_number[c]),
         target=roles.target,
         target_is_text=not is_number[roles.target],
         weight=roles.weight,

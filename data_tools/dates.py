@@ -13,6 +13,7 @@ from data_tools.arrow_cells import ArrowTimes, text_cells
 from data_tools.cells import Cells, Floats, strings_of
 from data_tools.source import Field, Piece, PieceBuffer, Records, Source, SourceEnd, Splitter
 from streamtrain.kernels import numbers
+from streamtrain.store.bags import Keyed
 from streamtrain.store.dates import part_name, part_of, read_times
 from streamtrain.store.string_table import MissingTexts, TextCells
 
@@ -39,6 +40,7 @@ class Times:
             self.missing = missing.find(cells)
             self.good &= ~self.missing
         else:
+            assert not isinstance(cells, Keyed)
             out = np.empty(len(cells.text()))
             status = np.empty(len(out), np.uint8)
             cells.read(out, status)

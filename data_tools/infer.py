@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.cells import Cells, read_numbers, strings_of
+from data_tools.cells import Cells, as_text, read_numbers, strings_of
 from data_tools.columns import Roles
 from data_tools.source import Records, Source
 from streamtrain.errors import SchemaError
@@ -32,11 +32,14 @@ class Kinds:
         Features whose every present cell in the sample is a time.
     record_bytes : float
         Mean bytes of a record, as decoded.
+    text_bytes : float
+        Of them those of texts.
     """
 
     is_number: dict[str, bool]
     times: tuple[str, ...]
     record_bytes: float
+    text_bytes: float = 0.0
 
 
 def find_kinds(sources: Sequence[Source], roles: Roles, missing: MissingTexts) -> Kinds:
@@ -47,13 +50,16 @@ def find_kinds(sources: Sequence[Source], roles: Roles, missing: MissingTexts) -
     SchemaError
         If the target is declared categorical and has no value.
     """
-    wanted = tuple(dict.fromkeys((*roles.features, roles.target)))
+    plain = (name for name in roles.features if name not in roles.bags | roles.text)
+    wanted = tuple(dict.fromkeys((*plain, roles.target)))
     told = _told(sources, wanted)
     declared = roles.numeric | roles.categorical
     maybe = [
         name
-        for name in roles.features
-        if name not in declared and told.get(name, "found") in {"found", "text"}
+        for name in wanted
+        if name != roles.target
+        and name not in declared
+        and told.get(name, "found") in {"found", "text"}
     ]
     sampled = _Sample(wanted, missing, maybe)
     chosen = (
@@ -72,13 +78,25 @@ def find_kinds(sources: Sequence[Source], roles: Roles, missing: MissingTexts) -
     is_number = {
         name: told[name] == "number" if name in told else sampled.is_number(name) for name in wanted
     }
+    if roles.text:
+        # Their length is part of what the partitions must hold.
+        for source in chosen:
+            for records in source.sample(tuple(roles.text), n_places=8):
+                sampled.add_text(records)
     is_number |= {name: True for name in wanted if name in roles.numeric}
     is_number |= {name: False for name in wanted if name in roles.categorical}
     if roles.target in roles.categorical and sampled.is_empty(roles.target):
         raise SchemaError(f"the target {roles.target!r} has no value", where="--target")
-    certain = [n for n in roles.features if told.get(n) == "time" and n not in declared]
+    certain = [
+        n for n in wanted if n != roles.target and told.get(n) == "time" and n not in declared
+    ]
     found = [n for n in maybe if not is_number[n] and sampled.is_time(n)]
-    return Kinds(is_number, (*certain, *found), sampled.n_bytes / max(sampled.n_records, 1))
+    return Kinds(
+        is_number,
+        (*certain, *found),
+        sampled.n_bytes / max(sampled.n_records, 1) + sampled.text_bytes / max(sampled.n_texts, 1),
+        sampled.text_bytes / max(sampled.n_texts, 1),
+    )
 
 
 def _told(sources: Sequence[Source], wanted: Sequence[str]) -> dict[str, str]:
@@ -103,6 +121,13 @@ class _Sample:
         self._times = dict.fromkeys(maybe, 0)
         self._seen = dict.fromkeys(wanted, 0)
         self.n_records = self.n_bytes = 0
+        self.n_texts = self.text_bytes = 0
+
+    def add_text(self, records: Records) -> None:
+        for column in records.cells:
+            cells = as_text(column)
+            self.text_bytes += int((cells.stops - cells.starts).sum())
+        self.n_texts += records.n_records
 
     def add(self, names: Sequence[str], records: Records) -> None:
         n = records.n_records

@@ -14,7 +14,7 @@ import xxhash
 from msgspec import UNSET
 
 from data_tools.array_ingest import ingest_arrays
-from data_tools.budget import MemoryPlan, plan_memory
+from data_tools.budget import BLOCK_ENTRY_BYTES, MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
@@ -25,7 +25,7 @@ from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
 from data_tools.source import Source
 from data_tools.target import Task, decide_task
-from data_tools.warm_up import warm_up
+from data_tools.warm_up import warm_up, warm_up_bags
 from streamtrain import durable, memory
 from streamtrain.errors import (
     ConfigError,
@@ -86,7 +86,9 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
         if options.target_file is not None and options.format == "zarr":
             manifest = ingest_arrays(options, staging, listen, out=out)
         else:
-            manifest, first = _Ingest(options, out, staging, listen).run()
+            job = _Ingest(options, out, staging, listen)
+            manifest, first = job.run()
+            apart_s += job.compile_s
             pruned = {name: t.floor for name, t in first.tables.items() if t.floor}
         durable.commit_directory(staging / "dataset", out, replace=options.overwrite)
     shards = [shard for group in manifest.splits.values() for shard in group]
@@ -107,6 +109,7 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
         classes=list(manifest.schema.target.classes),
         numeric=len(manifest.schema.numeric),
         categorical=len(manifest.schema.categorical),
+        bags=len(manifest.schema.bags),
         reasons=manifest.reject_reasons,
         pruned=pruned,
         compile_seconds=compile_seconds() + apart_s,
@@ -150,6 +153,7 @@ class _Ingest:
         self._listen = listen
         default = _SHUFFLED_BLOCK_ROWS if options.shuffle else _ORDERED_BLOCK_ROWS
         self._block_rows = options.block_rows or default
+        self.compile_s = 0.0
 
     def run(self) -> tuple[Manifest, PassOneResult]:
         options = self._options
@@ -177,6 +181,9 @@ class _Ingest:
 
     def _plan(self, inputs: Inputs) -> MemoryPlan:
         columns = inputs.columns
+        if columns.bags:
+            self.compile_s += compile_apart("data_tools.warm_up", "bags")
+            warm_up_bags()
         return plan_memory(
             self._options.memory or memory.default_budget(),
             n_threads=self._options.threads or len(os.sched_getaffinity(0)),
@@ -185,6 +192,8 @@ class _Ingest:
             row_estimate=inputs.estimate_rows(),
             block_rows=self._block_rows,
             reading=inputs.reading_bytes(),
+            n_bags=len(columns.bags),
+            row_entries=inputs.estimate_entries() if columns.bags else 0.0,
         )
 
     def _pass_one(
@@ -198,6 +207,7 @@ class _Ingest:
             self._staging / "partitions",
             bits=plan.bits if options.shuffle else 0,
             n_columns=len(columns.stored),
+            n_bags=len(columns.bags),
         )
         valid = options.splits.get("valid", 0.0)
         limits = [valid, valid + options.splits.get("test", 0.0)]
@@ -251,6 +261,11 @@ class _Ingest:
             table.clear()
         if self._has_rejects:
             files[_REJECTED] = _file_digest(self._folder / _REJECTED)
+        mean_entries = first.entries.all / max(first.n_written, 1)
+        if options.block_rows is None and columns.bags:
+            # A block of long rows has fewer of them: what readers hold is bounded.
+            while self._block_rows > 64 and 8 * mean_entries * self._block_rows > BLOCK_ENTRY_BYTES:
+                self._block_rows //= 2
         stored = StoredColumns(
             numeric=columns.numeric,
             categorical=columns.categorical,
@@ -258,6 +273,8 @@ class _Ingest:
             target=columns.target,
             weight=columns.weight,
             exposure=columns.exposure,
+            bags=tuple(bag.name for bag in columns.bags),
+            bag_sizes=tuple(bag.cardinality for bag in columns.bags),
         )
         second = write_shards(
             partitions,
@@ -273,6 +290,7 @@ class _Ingest:
             shuffled=options.shuffle,
             block_rows=self._block_rows,
             part_bytes=plan.part,
+            bag_row_bytes=int(8 * mean_entries),
             listen=self._listen,
         )
         entries = self._count_sources(sources, first)
@@ -353,6 +371,15 @@ class _Ingest:
                 missing=int(second.missing[f]),
                 rare=int(second.rare[f]),
             )
+        for v, bag in enumerate(columns.bags):
+            counts = first.entries
+            entries = msgspec.structs.replace(
+                bag.spec,
+                total=int(counts.total[v]),
+                longest=int(counts.longest[v]),
+                empty=int(counts.empty[v]),
+            )
+            found[bag.name] = Column(bag.name, "bag", cardinality=bag.cardinality, entries=entries)
         for name, (date_of, part) in inputs.date_parts.items():
             if name in found:
                 found[name] = msgspec.structs.replace(found[name], date_of=date_of, part=part)

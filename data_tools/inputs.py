@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_tools.bag_rows import BagPlan
 from data_tools.byte_stream import check_encoding
 from data_tools.columns import ColumnPlan, plan_columns, resolve_roles
 from data_tools.csv_source import CsvOptions
@@ -19,7 +20,7 @@ from data_tools.table_source import TableSource
 from streamtrain import memory
 from streamtrain.errors import UsageError
 from streamtrain.store.dates import part_name
-from streamtrain.store.schema import DATE_PART_NAMES
+from streamtrain.store.schema import DATE_PART_NAMES, Entries
 from streamtrain.store.string_table import MissingTexts
 
 _MANY_ROWS = 1e9
@@ -63,6 +64,7 @@ class Inputs:
         found = find_kinds(self._opened, roles, self._missing)
         self._is_number = found.is_number
         self._record_bytes = found.record_bytes
+        self._text_bytes = found.text_bytes
         self._times = set(found.times) if options.date_parts else set()
         self._settle()
 
@@ -100,7 +102,29 @@ class Inputs:
         is_number = self._is_number | dict.fromkeys(self.date_parts, True)
         is_number |= dict.fromkeys(self.roles.numeric, True)
         is_number |= dict.fromkeys(self.roles.categorical, False)
-        self.columns: ColumnPlan = plan_columns(self.roles, is_number)
+        self.columns: ColumnPlan = plan_columns(self.roles, is_number, self._plan_bags())
+
+    def _plan_bags(self) -> list[BagPlan]:
+        """Return the bags of the features, in source order."""
+        options = self._options
+        found = []
+        for name in self.roles.features:
+            if name in self.roles.text:
+                spec = Entries("text", options.words, options.characters, options.norm)
+                found.append(BagPlan(name, spec, 1 << options.hash_bits))
+            elif name in self.roles.bags:
+                n_codes = max(
+                    f.n_codes for source in self.sources for f in source.fields if f.name == name
+                )
+                spec = Entries("index" if n_codes else "hashed")
+                found.append(BagPlan(name, spec, n_codes or 1 << options.hash_bits))
+        return found
+
+    def estimate_entries(self) -> float:
+        """Return about how many entries of bags a row has."""
+        per_byte = (self._options.words[1] > 0) / 3 + 3 * (self._options.characters[1] > 0)
+        lists = sum(bag.spec.keys != "text" for bag in self.columns.bags)
+        return self._text_bytes * per_byte + 64 * lists
 
     def demote(self, names: Sequence[str]) -> list[str]:
         """Take columns as categories after all; return their names in the source."""

@@ -31,6 +31,15 @@ class IngestOptions:
         Columns of row weights and exposures: numbers, not negative.
     numeric, categorical, drop : tuple of str
         Declared columns; kinds of others are found from a sample.
+    text : tuple of str
+        Columns of texts, whose parts (words, runs of words, runs of characters)
+        become entries of variable length.
+    words, characters : (int, int)
+        Lengths of the runs of words, and of characters in a word; (0, 0) for none.
+    norm : {"l2", "none"}
+        Whether the counts of a text are divided by their Euclidean norm.
+    hash_bits : int
+        log2 of the codes of a text, or of a list of names.
     header : bool
         Whether the first line names the columns.
     delimiter : str or None
@@ -86,6 +95,11 @@ class IngestOptions:
     numeric: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    words: tuple[int, int] = (1, 2)
+    characters: tuple[int, int] = (0, 0)
+    norm: Literal["l2", "none"] = "l2"
+    hash_bits: int = 18
     header: bool = True
     delimiter: str | None = None
     encoding: str = "utf-8"

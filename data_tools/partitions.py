@@ -17,11 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from streamtrain import durable
-from streamtrain.errors import DiskError
+from streamtrain.errors import ConfigError, DiskError
 from streamtrain.kernels import packing
 from streamtrain.kernels.row_key import row_keys
 
 MAX_BITS = 8
+ENTRY_BYTES = 8
+"""Of an entry of a bag: code (int32) and value (float32)."""
+_MAX_ENTRIES = (1 << 32) - 1
 _LOAD_OVERHEAD = 8 + 8 + 1 + 8 + 8
 """Bytes beside each loaded row: key, order, split, order by split, sort scratch."""
 
@@ -43,42 +46,63 @@ class Partitions:
         Stored values of a row.
     skip_bits : int
         Top bits of the key that are used up already.
+    n_bags : int
+        Columns of variable length: of each, a row ends with where its entries begin
+        in the partition's second file, and how many they are.
     """
 
-    def __init__(self, folder: Path, *, bits: int, n_columns: int, skip_bits: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, bits: int, n_columns: int, skip_bits: int = 0, n_bags: int = 0
+    ) -> None:
         self.folder = folder
         self.bits = bits
         self.skip_bits = skip_bits
-        self.row_bytes = 4 * (n_columns + packing.HEAD_WORDS)
+        self.n_bags = n_bags
+        self.row_bytes = 4 * (n_columns + 2 * n_bags + packing.HEAD_WORDS)
         self._lock = threading.Lock()
         self._files: list[int] = []
+        self._entry_files: list[int] = []
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
             folder.mkdir()
             for p in range(1 << bits):
-                self._files.append(
-                    os.open(self.path(p), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                )
+                self._files.append(os.open(self.path(p), flags, 0o600))
+                if n_bags:
+                    self._entry_files.append(os.open(self.entries_path(p), flags, 0o600))
         except OSError as error:
             self.close()
             raise durable.as_stream_error(error, folder) from error
         self.n_rows = np.zeros(1 << bits, np.int64)
+        self.n_entries = np.zeros(1 << bits, np.int64)
 
     def path(self, p: int) -> Path:
         """Return the file of a partition."""
         return self.folder / f"{p:03d}"
 
+    def entries_path(self, p: int) -> Path:
+        """Return the file of the entries of a partition's bags."""
+        return self.folder / f"{p:03d}.entries"
+
     def write(
-        self, rows: npt.NDArray[np.int32], counts: npt.NDArray[np.int64], *, first_row: int = -1
+        self,
+        rows: npt.NDArray[np.int32],
+        counts: npt.NDArray[np.int64],
+        *,
+        first_row: int = -1,
+        words: npt.NDArray[np.int32] | None = None,
     ) -> None:
         """Write packed rows, grouped by partition.
 
         Parameters
         ----------
         rows : (n, k + 2) int32
+            Those with bags are updated.
         counts : (2**bits,) int64
             Rows for each partition, in order.
         first_row : int
             Where they go in the only partition; -1 puts them behind what is there.
+        words : (m, 2) int32
+            Entries to which rows with bags point.
 
         Raises
         ------
@@ -87,9 +111,19 @@ class Partitions:
         """
         if not len(rows):
             return
+        entry_counts = np.zeros(len(counts), np.int64)
+        entries = np.empty((0, 2), np.int32)
+        if self.n_bags:
+            assert words is not None
+            n_entries = int(rows[:, -2 * self.n_bags + 1 :: 2].sum(dtype=np.int64))
+            entries = np.empty((n_entries, 2), np.int32)
+            packing.pack_entries(rows, counts, self.n_bags, words, entries, entry_counts)
         with self._lock:
-            starts = self.n_rows.copy()
+            starts, entry_starts = self.n_rows.copy(), self.n_entries.copy()
             self.n_rows += counts
+            self.n_entries += entry_counts
+        if self.n_bags:
+            self._point(rows, counts, entry_starts + entry_counts, entry_starts)
         if first_row >= 0:
             starts[0] = first_row
         data = rows.data.cast("B")
@@ -99,14 +133,45 @@ class Partitions:
                 n = int(counts[p]) * self.row_bytes
                 _write_all(self._files[p], data[at : at + n], int(starts[p]) * self.row_bytes)
                 at += n
+            data, at = entries.data.cast("B"), 0
+            for p in np.flatnonzero(entry_counts):
+                n = ENTRY_BYTES * int(entry_counts[p])
+                where = ENTRY_BYTES * int(entry_starts[p])
+                _write_all(self._entry_files[p], data[at : at + n], where)
+                at += n
         except OSError as error:
             raise durable.as_stream_error(error, self.folder) from error
 
+    def _point(
+        self,
+        rows: npt.NDArray[np.int32],
+        counts: npt.NDArray[np.int64],
+        ends: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+    ) -> None:
+        """Let rows point to where their entries are in their partitions."""
+        if ends.max(initial=0) > _MAX_ENTRIES:
+            raise ConfigError(
+                f"more than {_MAX_ENTRIES:,} entries of text or lists in one partition",
+                where=str(self.folder),
+                remedy="ingest in parts, or leave out --no-shuffle",
+            )
+        shift = np.repeat(starts, counts).astype(np.uint32)
+        for v in range(self.n_bags):
+            column = rows[:, 2 * v - 2 * self.n_bags]
+            column += shift.view(np.int32)
+
+    def remove(self, p: int) -> None:
+        """Remove the files of a partition."""
+        self.path(p).unlink()
+        if self.n_bags:
+            self.entries_path(p).unlink()
+
     def close(self) -> None:
         """Close the files."""
-        for fd in self._files:
+        for fd in (*self._files, *self._entry_files):
             os.close(fd)
-        self._files = []
+        self._files, self._entry_files = [], []
 
 
 def _write_all(fd: int, data: memoryview, offset: int) -> None:
@@ -124,10 +189,24 @@ class SortedRows:
     rows : (n, k + 2) int32
     order : tuple of three (m,) int64
         Rows of train, valid and test by ascending key.
+    words : (m, 2) int32
+        Entries of the rows' bags.
+    first_entry : int
+        What the rows call the first of them.
     """
 
     rows: npt.NDArray[np.int32]
     order: tuple[npt.NDArray[np.int64], ...]
+    words: npt.NDArray[np.int32]
+    first_entry: int = 0
+
+    def bag(
+        self, number: int, n_bags: int, picks: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return where the entries of some rows begin in `words`, and how many there are."""
+        at = 2 * number - 2 * n_bags
+        starts, counts = self.rows[picks, at], self.rows[picks, at + 1]
+        return starts.view(np.uint32).astype(np.int64) - self.first_entry, counts.astype(np.int64)
 
 
 def read_sorted(
@@ -148,9 +227,8 @@ def read_sorted(
     min_rows : int
         A part has as many, whatever `max_bytes` says.
     """
-    max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
     for p, n_rows in enumerate(partitions.n_rows.tolist()):
-        path = partitions.path(p)
+        max_rows = _max_rows(partitions, p, max_bytes, min_rows)
         if shuffled and n_rows > max_rows:
             smaller = _divide(partitions, p, n_rows, key, max_rows)
             yield from read_sorted(
@@ -159,8 +237,31 @@ def read_sorted(
             continue
         for first in range(0, n_rows, max_rows):
             n = min(max_rows, n_rows - first)
-            yield _sort(_load(path, first, n, partitions.row_bytes), key, shuffled=shuffled)
-        path.unlink()
+            rows, words, first_entry = load_rows(partitions, p, first, n)
+            yield _sort(rows, words, first_entry, key, shuffled=shuffled)
+        partitions.remove(p)
+
+
+def _max_rows(partitions: Partitions, p: int, max_bytes: int, min_rows: int) -> int:
+    """Return the rows of a partition that fit into memory; those of long rows may be few."""
+    row_bytes = loaded_bytes(1, partitions.row_bytes)
+    if not partitions.n_bags or not partitions.n_rows[p]:
+        return max(max_bytes // row_bytes, min_rows)
+    mean = ENTRY_BYTES * int(partitions.n_entries[p]) / int(partitions.n_rows[p])
+    return max(int(max_bytes / (row_bytes + 1.25 * mean)), min(min_rows, 64))
+
+
+def load_rows(
+    partitions: Partitions, p: int, first: int, n: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], int]:
+    """Return packed rows, the range of entries that holds theirs, and the first of it."""
+    rows = _load(partitions.path(p), first, n, partitions.row_bytes)
+    if not partitions.n_bags or not n:
+        return rows, np.empty((0, 2), np.int32), 0
+    starts = rows[:, -2 * partitions.n_bags :: 2].view(np.uint32).astype(np.int64)
+    ends = starts + rows[:, -2 * partitions.n_bags + 1 :: 2]
+    low, high = int(starts.min()), int(ends.max())
+    return rows, _load(partitions.entries_path(p), low, high - low, ENTRY_BYTES), low
 
 
 def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int32]:
@@ -181,14 +282,22 @@ def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int3
     return rows
 
 
-def _sort(rows: npt.NDArray[np.int32], key: int, *, shuffled: bool) -> SortedRows:
+def _sort(
+    rows: npt.NDArray[np.int32],
+    words: npt.NDArray[np.int32],
+    first_entry: int,
+    key: int,
+    *,
+    shuffled: bool,
+) -> SortedRows:
     keys = np.empty(len(rows), np.uint64)
     splits = np.empty(len(rows), np.uint8)
     packing.unpack_heads(rows, np.uint64(key), shuffled, keys, splits)
     order = np.argsort(keys) if shuffled else np.arange(len(rows))
     del keys
     of_row = splits[order]
-    return SortedRows(rows, tuple(order[of_row == s] for s in range(3)))
+    split_orders = tuple(order[of_row == s] for s in range(3))
+    return SortedRows(rows, split_orders, words, first_entry)
 
 
 def ordinals_of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
@@ -202,19 +311,24 @@ def _divide(partitions: Partitions, p: int, n_rows: int, key: int, max_rows: int
     used = partitions.skip_bits + partitions.bits
     bits = min(max((2 * n_rows // max_rows).bit_length(), 1), MAX_BITS)
     folder = partitions.folder / f"{p:03d}.parts"
-    n_columns = partitions.row_bytes // 4 - packing.HEAD_WORDS
-    smaller = Partitions(folder, bits=bits, n_columns=n_columns, skip_bits=used)
+    n_bags = partitions.n_bags
+    n_columns = partitions.row_bytes // 4 - packing.HEAD_WORDS - 2 * n_bags
+    smaller = Partitions(folder, bits=bits, n_columns=n_columns, skip_bits=used, n_bags=n_bags)
     try:
         for first in range(0, n_rows, max_rows):
             n = min(max_rows, n_rows - first)
-            rows = _load(partitions.path(p), first, n, partitions.row_bytes)
+            rows, words, first_entry = load_rows(partitions, p, first, n)
+            for v in range(n_bags):
+                column = rows[:, 2 * v - 2 * n_bags].view(np.uint32)
+                column -= np.uint32(first_entry)
             ordinals = ordinals_of(rows)
             keys = np.empty(n, np.uint64)
             row_keys(np.uint64(key), ordinals, keys)
             group = (keys << np.uint64(used)) >> np.uint64(64 - bits)
             order = np.argsort(group, kind="stable")
-            smaller.write(rows[order], np.bincount(group.astype(np.int64), minlength=1 << bits))
+            counts = np.bincount(group.astype(np.int64), minlength=1 << bits)
+            smaller.write(rows[order], counts, words=words)
     finally:
         smaller.close()
-    partitions.path(p).unlink()
+    partitions.remove(p)
     return smaller

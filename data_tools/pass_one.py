@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.bag_rows import BagCounts, part_of, slices
 from data_tools.budget import MemoryPlan
 from data_tools.cells import Cells, as_text
 from data_tools.columns import ColumnPlan
@@ -78,6 +79,7 @@ class PassOneResult:
     target: TargetCounter
     reasons: Counter[str] = field(default_factory=Counter)
     n_written: int = 0
+    entries: BagCounts = field(default_factory=lambda: BagCounts(0))
 
 
 class PassOne:
@@ -138,6 +140,7 @@ class PassOne:
             counts=[SourceCount() for _ in sources],
             tables=dict(zip(columns.categorical, self._tables, strict=True)),
             target=TargetCounter(),
+            entries=BagCounts(len(columns.bags)),
         )
         self._failures: list[tuple[int, BaseException]] = []
 
@@ -224,7 +227,8 @@ class PassOne:
 
     def _do_records(self, turn: int, piece: Piece, records: Records, worker: _Worker) -> None:
         n = records.n_records
-        stored = worker.stored[:, :n]
+        n_fixed = len(self._columns.stored)
+        stored = worker.stored[:n_fixed, :n]
         judged = judge(records, self._columns, self._missing, stored, worker)
         picks = np.flatnonzero(judged.good)
         hashes = None
@@ -262,7 +266,41 @@ class PassOne:
         self._count_target(records.cells, stored, use, picks)
         if records.is_last:
             self._turns.advance(self._target_lane)
-        self._scatter(stored, picks, ordinals, splits, first_row, worker)
+        bags = records.cells[n_fixed : n_fixed + len(self._columns.bags)]
+        at = 0
+        for begin, end in slices(self._columns.bags, bags, n):
+            some = picks[at : at + np.searchsorted(picks[at:], end)]
+            words = self._code(bags, some, begin, end, splits, worker)
+            self._scatter(
+                worker.stored[:, :n], some, ordinals, splits, first_row + at, words, worker
+            )
+            at += len(some)
+
+    def _code(
+        self,
+        cells: Sequence[Cells],
+        picks: npt.NDArray[np.int64],
+        begin: int,
+        end: int,
+        splits: npt.NDArray[np.uint8],
+        worker: _Worker,
+    ) -> npt.NDArray[np.int32] | None:
+        """Write where the entries of rows begin, and how many they are; return the entries."""
+        if not self._columns.bags:
+            return None
+        parts = []
+        counts = np.empty((end - begin, len(cells)), np.int64)
+        total = 0
+        for v, (bag, column) in enumerate(zip(self._columns.bags, cells, strict=True)):
+            coded = bag.code(part_of(column, begin, end), self._missing)
+            counts[:, v] = np.diff(coded.offsets)
+            at = len(self._columns.stored) + 2 * v
+            worker.stored[at, begin:end] = coded.offsets[:-1] + total
+            worker.stored[at + 1, begin:end] = counts[:, v]
+            parts.append(coded.words())
+            total += len(coded.codes)
+        self.result.entries.add(counts[picks - begin], splits[picks] == 0)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def _count_target(
         self,
@@ -344,6 +382,7 @@ class PassOne:
         ordinals: npt.NDArray[np.uint64],
         splits: npt.NDArray[np.uint8],
         first_row: int,
+        words: npt.NDArray[np.int32] | None,
         worker: _Worker,
     ) -> None:
         rows = worker.packed[: len(picks)]
@@ -359,7 +398,8 @@ class PassOne:
             counts,
             rows,
         )
-        self._partitions.write(rows, counts, first_row=-1 if self._draw.shuffled else first_row)
+        first = -1 if self._draw.shuffled else first_row
+        self._partitions.write(rows, counts, first_row=first, words=words)
 
 
 def _reason_kind(reason: str) -> str:
@@ -377,7 +417,7 @@ class _Worker:
         self._columns = columns
         self._max_cells = max_cells
         self._source = -1
-        k = len(columns.stored)
+        k = len(columns.stored) + 2 * len(columns.bags)
         n = max_cells // max(len(columns.wanted), 8) + 64
         self.stored: npt.NDArray[np.int32] = np.empty((k, n), np.int32)
         self.packed: npt.NDArray[np.int32] = np.empty((n, k + packing.HEAD_WORDS), np.int32)

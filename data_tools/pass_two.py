@@ -104,6 +104,7 @@ def write_shards(
     shuffled: bool,
     block_rows: int,
     part_bytes: int,
+    bag_row_bytes: int = 0,
     listen: Callable[[Progress], None],
 ) -> PassTwoResult:
     """Write every split in the order of the row keys.
@@ -137,6 +138,7 @@ def write_shards(
             stored,
             block_rows=block_rows,
             compressed=compressed,
+            bag_row_bytes=bag_row_bytes,
             on_block=on_train_block if name == "train" else None,
         )
         for name in SPLITS
@@ -154,6 +156,9 @@ def write_shards(
                     matrix, filled = writer.matrix, writer.n_filled
                     n = min(len(order) - at, block_rows - filled)
                     packing.gather_columns(part.rows, order, at, n, matrix, filled)
+                    for v, bag in enumerate(writer.bags):
+                        starts, counts = part.bag(v, len(writer.bags), order[at : at + n])
+                        bag.append(starts, counts, part.words)
                     new = matrix[:, filled : filled + n]
                     for f, remap in enumerate(remaps):
                         remap.apply(new[n_numeric + f])

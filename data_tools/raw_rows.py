@@ -27,6 +27,7 @@ from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers
+from streamtrain.store.bags import Keyed, keyed_array
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
 from streamtrain.store.shards import as_arrow
@@ -194,6 +195,7 @@ class _Reader:
                     where=sources[0].name,
                     remedy="score rows with the columns of training",
                 )
+        self._bags = [c.name for c in schema.bags]
         self._numeric = [c.name for c in schema.numeric]
         self._text = [c.name for c in schema.categorical]
         target = schema.target.name
@@ -203,7 +205,7 @@ class _Reader:
         self._lenient = [name for name in extra if name in found]
         if schema.target.is_text and target in found:
             self._text.append(target)
-        self._wanted = [*self._numeric, *self._lenient, *self._text]
+        self._wanted = [*self._numeric, *self._lenient, *self._text, *self._bags]
 
     def reading_bytes(self) -> int:
         """Return what decoding the largest source takes."""
@@ -260,7 +262,12 @@ class _Reader:
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
         arrays = [as_arrow(values[good]) for values in columns]
-        arrays += [strings_of(as_text(cells), good) for cells in records.cells[n_numbers:]]
+        arrays += [
+            keyed_array(cells, good)
+            if isinstance(cells, Keyed)
+            else strings_of(as_text(cells), good)
+            for cells in records.cells[n_numbers:]
+        ]
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)
         batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)

@@ -57,6 +57,7 @@ class IngestReport:
     classes: list[str]
     numeric: int
     categorical: int
+    bags: int
     reasons: dict[str, int]
     pruned: dict[str, int] = field(default_factory=dict)
     compile_seconds: float = 0.0

@@ -22,7 +22,7 @@ PIECE_BYTES = 4 << 20
 """Text read at a time. A constant: results do not depend on the budget."""
 
 
-FieldKind = Literal["found", "number", "text", "time", "other"]
+FieldKind = Literal["found", "number", "text", "time", "bag", "other"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,20 @@ class Field:
     Parameters
     ----------
     name : str
-    kind : {"found", "number", "text", "time", "other"}
+    kind : {"found", "number", "text", "time", "bag", "other"}
         What the source knows of it: numbers, text or times; text that may be
-        numbers, as a sample finds; or nothing that a model could use.
+        numbers, as a sample finds; lists of any length; or nothing that a model
+        could use.
     told : str
         The type as the source calls it, for messages.
+    n_codes : int
+        Of a bag whose keys are indices below this; 0 where they are hashes.
     """
 
     name: str
     kind: FieldKind = "found"
     told: str = "text"
+    n_codes: int = 0
 
 
 class PieceBuffer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,9 @@ from data_tools.statistics import Moments
 from data_tools.svm_source import SvmSplitter
 from streamtrain.kernels import csv_rows, packing, strings, svm_rows
 from streamtrain.kernels.row_key import row_keys
-from streamtrain.store.schema import StoredColumns
+from streamtrain.store.bags import code_keys, code_texts, keyed_of
+from streamtrain.store.block_writer import EntryBuffer
+from streamtrain.store.schema import Entries, StoredColumns
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells
 from streamtrain.store.zarr_layout import group_metadata, plan_arrays
@@ -66,8 +70,24 @@ def warm_up(file_format: str = "parquet") -> None:
         group_metadata(plan_arrays(_LIKE), n_rows=1, chunk_rows=1, shard_chunks=1)
 
 
+def warm_up_bags() -> None:
+    """Call the kernels of columns of variable length."""
+    cells = TextCells(np.zeros(16, np.uint8), np.zeros(1, np.int32), np.ones(1, np.int32))
+    coded = code_texts(cells, Entries("text", (1, 2), (3, 5), "l2"), 4, MissingTexts([]))
+    names = pa.array([["a"]], pa.list_(pa.string()))
+    code_keys(keyed_of(names, where="", indexed=False), 4, indexed=False)
+    rows, counts = np.zeros((1, 5), np.int32), np.ones(1, np.int64)
+    packing.pack_entries(rows, counts, 1, coded.words(), coded.words(), counts.copy())
+    buffer = EntryBuffer(1)
+    buffer.append(np.zeros(1, np.int64), np.zeros(1, np.int64), coded.words())
+    buffer.packed()
+
+
 _LIKE = StoredColumns(numeric=("x",), categorical=(), cardinalities=(), target="y")
 
 
 if __name__ == "__main__":
-    warm_up()
+    if sys.argv[1:] == ["bags"]:
+        warm_up_bags()
+    else:
+        warm_up()

@@ -83,7 +83,7 @@ class Model:
 
     def scores(self, rows: EncodedRows) -> Floats:
         """Return the scores of encoded rows, (n, C) float32."""
-        return self._model.scores(self.file.parameters, rows.numeric, rows.codes)
+        return self._model.scores(self.file.parameters, rows.numeric, rows.codes, rows.bags)
 
     def predict(self, data: Any) -> npt.NDArray[np.float64]:
         """Return predictions for raw rows.
@@ -289,7 +289,7 @@ class Model:
             for segment in reader.epoch(Cursor()):
                 rows = segment.rows
                 exposure = rows.exposure if len(rows.exposure) else None
-                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, exposure)
+                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, exposure, rows.bags)
 
     def _target(self, target: Floats) -> Floats:
         """Return class indices (-1 where there is none), or the values of a regression."""
@@ -302,10 +302,17 @@ class Model:
         return np.where(found, order[at], -1).astype(np.float32)
 
     def _check_encoding(self, dataset: Dataset) -> None:
-        def shape(schema: Any) -> list[tuple[str, str, str]]:
+        def shape(schema: Any) -> list[tuple[str, str, Any]]:
             if schema.array is not None:
                 return [("", "array", str(schema.array.shape))]
-            return [(c.name, c.kind, c.vocabulary_digest) for c in schema.columns]
+            return [
+                (
+                    c.name,
+                    c.kind,
+                    (c.cardinality, c.bag.key) if c.kind == "bag" else c.vocabulary_digest,
+                )
+                for c in schema.columns
+            ]
 
         if shape(dataset.schema) != shape(self.schema):
             raise SchemaError(

@@ -15,7 +15,13 @@ from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.model.models import Model
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
-from streamtrain.reader.windows import handover_bytes, row_bytes
+from streamtrain.reader.windows import (
+    ENTRY_BYTES,
+    batch_entries,
+    handover_bytes,
+    row_bytes,
+    window_entries,
+)
 from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
@@ -74,7 +80,7 @@ def evaluate_split(
                 if should_stop():
                     raise StoppedError("stopped during an evaluation")
                 rows = segment.rows.slice(k * segment.batch_size, (k + 1) * segment.batch_size)
-                scores = model.scores(parameters, rows.numeric, rows.codes)
+                scores = model.scores(parameters, rows.numeric, rows.codes, rows.bags)
                 evaluation.update(scores, rows.target, rows.weight, rows.exposure)
     return evaluation.result()
 
@@ -98,6 +104,7 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
         "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset)
+        + scoring_entry_bytes(dataset, split)
         + handover_bytes(dataset, SCORING_ROWS),
         "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
         "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
@@ -106,6 +113,17 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
     memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
+
+
+def scoring_entry_bytes(dataset: Dataset, split: str) -> int:
+    """Return the memory of the entries of bags in two windows and a spill."""
+    if not dataset.schema.bags:
+        return 0
+    rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
+    blocks = scoring_window_blocks(rows)
+    in_window = window_entries(dataset, split, blocks)
+    in_spill = batch_entries(dataset, split, blocks, min(SCORING_ROWS, sum(rows)))
+    return ENTRY_BYTES * (2 * in_window + in_spill)
 
 
 def scoring_window_blocks(block_rows: list[int]) -> int:

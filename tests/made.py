@@ -15,6 +15,7 @@ from streamtrain.store.schema import (
     QUANTILE_PROBABILITIES,
     ArrayFeatures,
     Column,
+    Entries,
     NumericStatistics,
     Schema,
     StoredFeatures,
@@ -64,6 +65,7 @@ def make_dataset(
     legible=False,
     file_format="parquet",
     compressed=False,
+    bag_sizes=(),
 ):
     """Write a dataset whose target follows from its columns.
 
@@ -84,6 +86,21 @@ def make_dataset(
     """
     sizes = (block_rows,) if isinstance(block_rows, int) else tuple(block_rows)
     rng = np.random.default_rng(seed)
+    bags = {
+        split: make_entries(
+            n_rows if split == "train" else max(n_rows // 4, 1), bag_sizes, seed, legible=legible
+        )
+        for split in splits
+    }
+    spread = [
+        Entries(
+            "hashed",
+            total=int(bags["train"][v][0][-1]),
+            longest=max(int(np.diff(b[v][0]).max()) for b in bags.values()),
+            empty=int((np.diff(bags["train"][v][0]) == 0).sum()),
+        )
+        for v in range(len(bag_sizes))
+    ]
     parts = {}
     effects = [rng.normal(size=c) for c in cardinalities]
     for split in splits:
@@ -132,6 +149,10 @@ def make_dataset(
                 )
                 for f, c in enumerate(cardinalities)
             ),
+            *(
+                Column(f"bag{v}", "bag", cardinality=c, entries=spread[v])
+                for v, c in enumerate(bag_sizes)
+            ),
         ),
         target=Target(
             "y",
@@ -155,11 +176,12 @@ def make_dataset(
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
         if file_format == "parquet":
-            writer = write_parquet(folder, split, schema, columns, sizes, shard_blocks)
+            writer = write_parquet(folder, split, schema, columns, sizes, shard_blocks, bags[split])
         else:
             writer = write_zarr(
-                folder, split, schema, columns, sizes, shard_blocks, compressed=compressed
-            )
+                folder, split, schema, columns, sizes, shard_blocks, bags[split],
+                compressed=compressed,
+            )  # fmt: skip
         shards[split], contents[split] = tuple(writer.shards), writer.contents
         files |= writer.files
     for f, c in enumerate(cardinalities):
@@ -185,7 +207,27 @@ def make_dataset(
     return folder
 
 
-def write_parquet(folder, split, schema, columns, sizes, shard_blocks):
+def make_entries(n_rows, sizes, seed, *, legible=False):
+    """Make (offsets, words) of each bag; of legible rows every third is empty, others hold i.
+
+    Row i then has i % 3 entries, codes i (modulo the size) and values i.
+    """
+    rng = np.random.default_rng([seed, 3])
+    found = []
+    for size in sizes:
+        counts = np.arange(n_rows) % 3 if legible else rng.integers(0, 6, n_rows)
+        offsets = np.zeros(n_rows + 1, np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        rows = np.repeat(np.arange(n_rows), counts)
+        words = np.empty((len(rows), 2), np.int32)
+        words[:, 0] = rows % size if legible else rng.integers(0, size, len(rows))
+        values = rows if legible else rng.normal(size=len(rows))
+        words[:, 1] = np.asarray(values, np.float32).view(np.int32)
+        found.append((offsets, words))
+    return found
+
+
+def write_parquet(folder, split, schema, columns, sizes, shard_blocks, bags=()):
     """Write columns in blocks of the given sizes, in turn."""
     n_rows, done, n_blocks = len(columns[0]), 0, 0
     with ShardWriter(
@@ -199,7 +241,8 @@ def write_parquet(folder, split, schema, columns, sizes, shard_blocks):
             if done == n_rows:
                 break
             take = min(size, n_rows - done)
-            writer.append([column[done : done + take] for column in columns])
+            parts = [(offsets[done : done + take + 1], words) for offsets, words in bags]
+            writer.append([column[done : done + take] for column in columns], parts)
             writer.end_block()
             done, n_blocks = done + take, n_blocks + 1
             if shard_blocks and n_blocks % shard_blocks == 0:
@@ -207,7 +250,7 @@ def write_parquet(folder, split, schema, columns, sizes, shard_blocks):
     return writer
 
 
-def write_zarr(folder, split, schema, columns, sizes, shard_blocks, *, compressed=False):
+def write_zarr(folder, split, schema, columns, sizes, shard_blocks, bags=(), *, compressed=False):
     """Write columns in blocks of one size, `shard_blocks` to a shard."""
     (block_rows,) = sizes
     row_bytes = sum(array.row_bytes for array in plan_arrays(schema.stored))
@@ -220,7 +263,7 @@ def write_zarr(folder, split, schema, columns, sizes, shard_blocks, *, compresse
         shard_bytes=shard_bytes,
         compressed=compressed,
     ) as writer:
-        writer.append(columns)
+        writer.append(columns, bags)
     return writer
 
 

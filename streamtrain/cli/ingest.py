@@ -11,6 +11,7 @@ from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
 from streamtrain.cli.values import (
     DATE_PARTS,
+    LENGTHS,
     NAMES,
     SPLITS,
     config_option,
@@ -54,7 +55,8 @@ def _summary(report: IngestReport, out: Path) -> str:
     if report.rows_rejected:
         lines.append(f"  kept in {out}/rejected/")
     lines += [
-        f"columns  {report.numeric} numeric, {report.categorical} categorical",
+        f"columns  {report.numeric} numeric, {report.categorical} categorical"
+        + (f", {report.bags} of text or lists" if report.bags else ""),
         f"target   {report.target}: {task}",
         f"splits   {splits}",
     ]
@@ -117,6 +119,44 @@ def _summary(report: IngestReport, out: Path) -> str:
     help="Columns of numbers; others are found from a sample.",
 )
 @click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
+@click.option(
+    "--text",
+    type=NAMES,
+    default=(),
+    metavar="A,B",
+    help="Columns of texts: their words, hashed, become entries of any number.",
+)
+@click.option(
+    "--words",
+    type=LENGTHS,
+    default="1-2",
+    show_default=True,
+    metavar="LENGTHS",
+    help="Of a text: runs of so many words are parts; 'none' for none.",
+)
+@click.option(
+    "--characters",
+    type=LENGTHS,
+    default="none",
+    show_default=True,
+    metavar="LENGTHS",
+    help="Of a text: runs of so many characters in a word are parts, such as 3-5.",
+)
+@click.option(
+    "--text-norm",
+    type=click.Choice(["l2", "none"]),
+    default="l2",
+    show_default=True,
+    help="Divide the counts of a text's parts by their Euclidean norm.",
+)
+@click.option(
+    "--hash-bits",
+    type=click.IntRange(1, 28),
+    default=18,
+    show_default=True,
+    metavar="N",
+    help="Texts and lists of names have 2^N codes.",
+)
 @click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
 @click.option(
     "--date-parts",
@@ -251,6 +291,10 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         target = "target"
     if target is None:
         raise UsageError("no target", where="--target", remedy="name the column to predict")
+    if given["text"] and not given["words"][1] and not given["characters"][1]:
+        raise UsageError(
+            "a text needs parts", where="--text", remedy="give --words or --characters"
+        )
     delimiter = given["delimiter"]
     if delimiter is not None:
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
@@ -272,6 +316,11 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         numeric=given["numeric"],
         categorical=given["categorical"],
         drop=given["drop"],
+        text=given["text"],
+        words=given["words"],
+        characters=given["characters"],
+        norm=given["text_norm"],
+        hash_bits=given["hash_bits"],
         header=not given["no_header"],
         delimiter=delimiter,
         encoding=given["encoding"],

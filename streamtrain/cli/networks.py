@@ -13,12 +13,13 @@ from streamtrain.errors import ConfigError
 
 _OF_NETWORK = (
     "hidden", "activation", "dropout", "layer_norm", "residual", "cross_layers", "embedding_dim",
-    "numeric_encoding", "bins", "layers",
+    "numeric_encoding", "bins", "pooling", "layers",
 )  # fmt: skip
 
 _REMEDIES = {
     "--activation": "choose one of relu, gelu, silu, tanh",
     "--numeric-encoding": "choose one of standard, robust, quantile, ple, plr",
+    "--pooling": "choose sum or mean",
     "--layers": "see docs/networks.md",
 }
 
@@ -74,6 +75,12 @@ _OPTIONS = (
         show_default=True,
         metavar="N",
         help="Pieces of ple, 2 to 64.",
+    ),
+    click.option(
+        "--pooling",
+        metavar="NAME",
+        show_default="mean, of fm and deepfm sum",
+        help="How the embeddings of a text or list become one: sum or mean.",
     ),
     click.option(
         "--cross",

@@ -83,6 +83,20 @@ def _date_parts(text: str) -> tuple[str, ...]:
     return found or DATE_PART_NAMES
 
 
+def _lengths(text: str) -> tuple[int, int]:
+    if text.strip().lower() == "none":
+        return 0, 0
+    low, _, high = text.strip().partition("-")
+    if not low.isdigit() or not (high or low).isdigit():
+        raise UsageError(f"{text!r} is no range of lengths", remedy="write 1-2, 3 or none")
+    found = int(low), int(high or low)
+    if not 1 <= found[0] <= found[1] <= _MAX_RUN:
+        raise UsageError(f"{text!r} is not within 1-{_MAX_RUN}", remedy="write 1-2, 3 or none")
+    return found
+
+
+_MAX_RUN = 8
+LENGTHS = _Parsed("lengths", _lengths)
 DATE_PARTS = _Parsed("parts", _date_parts)
 
 

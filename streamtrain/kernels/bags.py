@@ -104,7 +104,8 @@ def part_bits(cardinality: int) -> int:
 
 def plan_tables(cardinalities: tuple[int, ...], first_row: int) -> BagTables:
     """Return the tables of bags whose rows begin at `first_row`, one behind another."""
-    tables, parts = [], []
+    tables: list[tuple[int, int, int]] = []
+    parts: list[tuple[int, int]] = []
     row = first_row
     for bag, cardinality in enumerate(cardinalities):
         bits = part_bits(cardinality)
@@ -298,3 +299,41 @@ def copy_entries(source_ranges, source_codes, source_values, at, to, ranges, cod
                 to += 1
             ranges[at + r, v, 1] = to
     return to
+
+
+@kernel
+def gather_entries(starts, counts, words, out):
+    """Copy the entries of rows, one row behind another.
+
+    Parameters
+    ----------
+    starts, counts : (n,) int64, read
+    words : (m, 2) int32, read
+    out : (sum of counts, 2) int32, overwritten
+    """
+    to = 0
+    for r in range(starts.shape[0]):
+        for e in range(starts[r], starts[r] + counts[r]):
+            out[to, 0] = words[e, 0]
+            out[to, 1] = words[e, 1]
+            to += 1
+
+
+@kernel
+def pack_entries(offsets, words, out):
+    """Write for each row the bytes of its entries, then the entries.
+
+    Parameters
+    ----------
+    offsets : (n + 1,) int64, read
+    words : (m, 2) int32, read
+    out : (n + 2 offsets[n],) int32, overwritten
+    """
+    to = 0
+    for r in range(offsets.shape[0] - 1):
+        out[to] = np.int32(8 * (offsets[r + 1] - offsets[r]))
+        to += 1
+        for e in range(offsets[r], offsets[r + 1]):
+            out[to] = words[e, 0]
+            out[to + 1] = words[e, 1]
+            to += 2

@@ -186,7 +186,7 @@ def train_network(
                 _losses_of_tile(
                     net, work, thread, batch, at, r0, rows, per_row, work.sums, progressive
                 )
-                backward_tile(net, moving, work, piece + r0, position, r0, rows)
+                backward_tile(net, moving, work, batch, at, piece + r0, position, r0, rows)
                 if has_bags:
                     sort_entries(
                         tiles_before + tile, first, piece + r0, piece + r0 + rows, batch.bags,

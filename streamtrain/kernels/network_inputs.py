@@ -19,6 +19,7 @@ from streamtrain.kernels.network_table import (
     F_FIRST,
     F_LANE,
     F_LINEAR,
+    F_MEAN,
     F_OWN,
     F_PANEL,
     F_ROW,
@@ -170,6 +171,15 @@ def scale_rows(op, w, r0, n, act):
 
 
 @inline
+def mean_factor(bags, row, v):
+    """Return 1 / the sum of the magnitudes of the values of a bag, 0 of an empty one."""
+    total = _ZERO
+    for e in range(np.int64(bags.ranges[row, v, 0]), np.int64(bags.ranges[row, v, 1])):
+        total += abs(bags.values[e])
+    return _ONE / total if total > _ZERO else _ZERO
+
+
+@inline
 def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
     """Write the sums of the table rows of bags; add their linear weights to the scores.
 
@@ -208,6 +218,10 @@ def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
                         to = lane + c - n_linear
                         act[panel + (to >> 4), r0 + r, to & 15] += value
                         squares += value * value
+            if field[F_MEAN] == 1:
+                factor = mean_factor(bags, first + r, v)
+                for c in range(k):
+                    act[panel + ((lane + c) >> 4), r0 + r, (lane + c) & 15] *= factor
             if field[F_OWN] == 1:
                 total = _ZERO
                 for c in range(k):
@@ -256,11 +270,12 @@ def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
 
 
 @inline
-def lookup_back(net, row_delta, first, r0, n, delta, act):
+def lookup_back(net, row_delta, bags, n_fields, row, first, r0, n, delta, act):
     """Collect the derivative by every number of a row's table rows, (B, widths).
 
-    Of a bag they are those by the sums of its entries' rows. Where its entries act in
-    pairs, each sum has a share in those too, and the derivative by the score follows.
+    Row `first` of the batch is row `row` of `bags`. Of a bag they are those by the
+    sums of its entries' rows. Where its entries act in pairs, each sum has a share
+    in those too, and the derivative by the score follows.
     """
     flat = delta.reshape(-1)
     m = delta.shape[1]
@@ -286,6 +301,11 @@ def lookup_back(net, row_delta, first, r0, n, delta, act):
                     row_delta[first + r, at + n_linear + c] = delta[
                         panel + (to >> 4), r0 + r, to & 15
                     ]
+        if net.fields[f, F_MEAN] == 1:
+            for r in range(n):
+                factor = mean_factor(bags, row + r, f - n_fields)
+                for c in range(k):
+                    row_delta[first + r, at + n_linear + c] *= factor
         if net.fields[f, F_OWN] == 1:
             for r in range(n):
                 d = delta[net.score, r0 + r, 0]

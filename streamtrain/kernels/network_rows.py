@@ -135,8 +135,11 @@ def forward_tile(net, moving, work, now, batch, first, position, r0, n, train):
 
 
 @inline
-def backward_tile(net, moving, work, first, position, r0, n):
-    """Write the derivative of the loss by every activation, from that by the scores."""
+def backward_tile(net, moving, work, batch, row, first, position, r0, n):
+    """Write the derivative of the loss by every activation, from that by the scores.
+
+    Row `first` of the batch is row `row` of all.
+    """
     act = work.act
     delta = work.delta
     flat = work.flat_delta
@@ -164,7 +167,10 @@ def backward_tile(net, moving, work, first, position, r0, n):
         elif kind == HEAD:
             head_back(op, net.score, w, delta, r0, n)
         elif kind == LOOKUP:
-            lookup_back(net, work.row_delta, first, r0, n, delta, act)
+            lookup_back(
+                net, work.row_delta, batch.bags, batch.codes.shape[1], row, first, r0, n, delta,
+                act,
+            )  # fmt: skip
         elif kind == DROP:
             drop_rows(o, op, net, work.key[0], position, delta, r0, n)
         elif kind == ADD:

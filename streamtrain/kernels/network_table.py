@@ -60,9 +60,9 @@ RELU, GELU, SILU, TANH = range(4)
 
 # Columns of `fields`.
 (
-    F_FIRST, F_ROW, F_CARDINALITY, F_WIDTH, F_LANE, F_DELTA, F_LINEAR, F_PANEL, F_OWN,
-) = range(9)  # fmt: skip
-N_FIELD = 9
+    F_FIRST, F_ROW, F_CARDINALITY, F_WIDTH, F_LANE, F_DELTA, F_LINEAR, F_PANEL, F_OWN, F_MEAN,
+) = range(10)  # fmt: skip
+N_FIELD = 10
 # Columns of `columns`, and how a numeric column is encoded.
 C_KIND, C_LANE, C_N, C_KNOT, C_MISSING = range(5)
 N_COLUMN = 5
@@ -84,7 +84,7 @@ class Net(NamedTuple):
         The bags come last. First parameter, first table row, codes, numbers of a row, lane of the
         first that is no linear weight, first number in `row_delta`, linear
         weights of a row, panel that the lane counts from; 1 where the entries of a
-        bag act in pairs, 0 otherwise.
+        bag act in pairs, 0 otherwise; 1 where its embeddings are averaged.
     bag_tables : BagTables
     columns : (D, N_COLUMN) int64
     shift, scale : (D,) float32; knots : (k,) float32

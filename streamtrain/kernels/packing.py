@@ -1,7 +1,8 @@
 """Columns to rows and back: what moves rows through temporary partitions.
 
 A packed row is k + 2 words of 32 bits: the row's ordinal (low word, then high
-word with the split in its top two bits) and its k stored values.
+word with the split in its top two bits) and its k stored values. The last 2 V of
+those are, of each of V bags, where the row's entries begin and how many there are.
 """
 
 from __future__ import annotations
@@ -82,6 +83,40 @@ def pack_rows(stored, picks, ordinals, splits, key, shift, counts, out):
         out[to, 1] = np.int32(np.uint32(head >> _32))
         for c in range(n_columns):
             out[to, 2 + c] = stored[c, r]
+
+
+@kernel
+def pack_entries(rows, counts, n_bags, words, out, entry_counts):
+    """Copy the entries of packed rows in their order; rows then point to where they are.
+
+    Parameters
+    ----------
+    rows : (n, k + 2) int32, updated
+        Grouped as `counts` says; a row's entries begin where it says in `words`,
+        then in its group's part of `out`.
+    counts : (groups,) int64, read
+    n_bags : int
+    words : (m, 2) int32, read
+    out : (M, 2) int32, overwritten
+        M at least the entries of all rows.
+    entry_counts : (groups,) int64, overwritten
+        Entries of each group.
+    """
+    first = rows.shape[1] - 2 * n_bags
+    to = 0
+    r = 0
+    for g in range(counts.shape[0]):
+        begin = to
+        for _ in range(counts[g]):
+            for v in range(n_bags):
+                at = np.int64(np.uint32(rows[r, first + 2 * v]))
+                rows[r, first + 2 * v] = np.int32(np.uint32(to - begin))
+                for e in range(at, at + np.int64(rows[r, first + 2 * v + 1])):
+                    out[to, 0] = words[e, 0]
+                    out[to, 1] = words[e, 1]
+                    to += 1
+            r += 1
+        entry_counts[g] = to - begin
 
 
 @kernel

@@ -182,6 +182,7 @@ def plan_architecture(
         if model == "linear"
         else plan_network(schema, model, options, cross_sizes=tuple(c.size for c in crossed)),
         crosses=crossed,
+        bag_sizes=schema.stored.bag_sizes,
     )
 
 

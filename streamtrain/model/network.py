@@ -85,6 +85,9 @@ class Layer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     first: str = "inputs"
 
 
+Pooling = Literal["sum", "mean"]
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything about a network but the table sizes and the scores.
 
@@ -109,6 +112,10 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bag_pairs : bool
         Whether the entries of a bag act in pairs with each other, as those of
         different fields do in "pairs".
+    pooling : {"sum", "mean"}
+        What stands for a bag: the sum of its entries' embeddings, each times its
+        value, or that divided by the sum of the values' magnitudes. Linear weights
+        and pairs are of the sum.
     """
 
     columns: tuple[ColumnEncoding, ...]
@@ -121,6 +128,7 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     frequency_scale: float = 0.1
     layers: tuple[Layer, ...] = ()
     bag_pairs: bool = False
+    pooling: Pooling = "sum"
 
 
 class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -142,6 +150,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     numeric_encoding : {"standard", "robust", "quantile", "ple", "plr"}
     bins : int
         Of ple, at most 64.
+    pooling : {"sum", "mean"} or None
+        Of bags; None takes "sum" where vectors act in pairs, "mean" elsewhere.
     layers : tuple of Layer
         Of the network "custom".
     """
@@ -155,6 +165,7 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     embedding_dim: int | None = None
     numeric_encoding: Literal["standard", "robust", "quantile", "ple", "plr"] | None = None
     bins: int = 64
+    pooling: Pooling | None = None
     layers: tuple[Layer, ...] = ()
 
     def check_use(self, model: str) -> None:
@@ -198,7 +209,7 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ConfigError(f"{self.bins} is not from 2 to 64", where="--bins")
 
 
-_INPUTS = frozenset({"embedding_dim", "numeric_encoding", "bins"})
+_INPUTS = frozenset({"embedding_dim", "numeric_encoding", "bins", "pooling"})
 _HIDDEN = _INPUTS | {"hidden", "activation", "dropout", "layer_norm", "residual"}
 _LOOKED_AT: dict[str, frozenset[str]] = {
     "linear": frozenset(),

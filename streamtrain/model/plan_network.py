@@ -14,6 +14,7 @@ from streamtrain.model.network import (
 from streamtrain.store.schema import Schema
 
 _VECTOR_DIM = 8
+_BAG_DIM = 16
 _FREQUENCIES, _FREQUENCY_WIDTH, _FREQUENCY_SCALE = 16, 16, 0.1
 _EMBEDDING_SCALE = 0.1
 _FM_SCALE = 0.05
@@ -33,7 +34,7 @@ def plan_network(
     kind = options.numeric_encoding or ("standard" if schema.array else "quantile")
     columns = tuple(plan_encoding(c, kind, bins=options.bins) for c in schema.numeric)
     cardinalities = (*(c.cardinality for c in schema.categorical), *cross_sizes)
-    return _network(model, options, columns, cardinalities)
+    return _network(model, options, columns, cardinalities, schema.stored.bag_sizes)
 
 
 def plain_network(
@@ -61,6 +62,7 @@ def _network(
     options: NetworkOptions,
     columns: tuple[ColumnEncoding, ...],
     cardinalities: tuple[int, ...],
+    bag_sizes: tuple[int, ...] = (),
 ) -> Network:
     options.check()
     if model == "custom" and not options.layers:
@@ -69,11 +71,14 @@ def _network(
             where="--layers",
             remedy="write [[layers]] into a file for --config, see docs/networks.md",
         )
-    if not columns and not cardinalities:
+    if not columns and not cardinalities and not bag_sizes:
         raise ConfigError("a network needs a column to read", where=f"--model {model}")
     factors = model in {"fm", "deepfm"} or any(la.source == "vectors" for la in options.layers)
     vector_dim = (options.embedding_dim or _VECTOR_DIM) if factors else 0
-    dims = tuple(vector_dim or options.embedding_dim or embedding_dim_of(n) for n in cardinalities)
+    dims = (
+        *(vector_dim or options.embedding_dim or embedding_dim_of(n) for n in cardinalities),
+        *(vector_dim or options.embedding_dim or _BAG_DIM for _ in bag_sizes),
+    )
     periodic = options.numeric_encoding == "plr"
     return Network(
         columns=columns,
@@ -84,5 +89,9 @@ def _network(
         frequencies=_FREQUENCIES if periodic else 0,
         frequency_width=_FREQUENCY_WIDTH if periodic else 0,
         frequency_scale=_FREQUENCY_SCALE,
-        layers=named_layers(model, options, n_vectors=len(columns) + len(cardinalities)),
+        layers=named_layers(
+            model, options, n_vectors=len(columns) + len(cardinalities) + len(bag_sizes)
+        ),
+        bag_pairs=model in {"fm", "deepfm"},
+        pooling=options.pooling or ("sum" if factors else "mean"),
     )

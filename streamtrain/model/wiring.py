@@ -158,9 +158,10 @@ class _Builder:
             zip(network.embedding_dims, self._cardinalities, strict=True)
         ):
             width = dim + n_linear
+            mean = int(f >= self._n_fields and network.pooling == "mean" and not network.bag_pairs)
             own = int(f >= self._n_fields and network.bag_pairs and self._n_scores == 1)
             wiring.fields.append(
-                [0, row, cardinality, width, lane, at, n_linear, embeddings.panel, own]
+                [0, row, cardinality, width, lane, at, n_linear, embeddings.panel, own, mean]
             )
             lane, at, row = lane + dim, at + width + own, row + cardinality
             if f < self._n_fields:

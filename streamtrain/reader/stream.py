@@ -24,6 +24,7 @@ from streamtrain.reader.windows import (
     Window,
     WindowFiller,
     allocate_rows,
+    batch_entries,
 )
 from streamtrain.store.dataset import Dataset, IoMethod
 
@@ -111,7 +112,11 @@ class EpochReader:
             class_values=class_values,
         )
         self.times = self._filler.times
-        self._spill = allocate_rows(dataset, min(batch_size, self.n_rows))
+        self._spill = allocate_rows(
+            dataset,
+            min(batch_size, self.n_rows),
+            batch_entries(dataset, split, settings.window_blocks, batch_size),
+        )
         self._hand_over = HandOver(dataset, batch_size)
 
     def close(self) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from streamtrain.errors import CorruptShardError
+from streamtrain.errors import ConfigError, CorruptShardError
+from streamtrain.kernels.bags import Bags, copy_entries
 from streamtrain.kernels.scatter import class_indices
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.store.dataset import Dataset, IoMethod
@@ -42,6 +43,7 @@ class Rows:
     target : (n,) float32
         Class index, or the value where there are no classes.
     weight, exposure : (n,) float32, or (0,) where the dataset has none
+    bags : Bags of n rows
     """
 
     numeric: npt.NDArray[Any]
@@ -49,6 +51,7 @@ class Rows:
     target: Floats
     weight: Floats
     exposure: Floats
+    bags: Bags
 
     @property
     def n_rows(self) -> int:
@@ -64,10 +67,11 @@ class Rows:
             self.target[start:stop],
             self.weight[start:stop] if has_weight else self.weight,
             self.exposure[start:stop] if has_exposure else self.exposure,
+            self.bags.slice(start, stop),
         )
 
     def put(self, at: int, rows: Rows) -> None:
-        """Copy `rows` to rows at, at + 1, ..."""
+        """Copy `rows` to rows at, at + 1, ...; those before are in place already."""
         end = at + rows.n_rows
         self.numeric[at:end] = rows.numeric
         self.codes[at:end] = rows.codes
@@ -76,10 +80,13 @@ class Rows:
             self.weight[at:end] = rows.weight
         if len(self.exposure):
             self.exposure[at:end] = rows.exposure
+        if self.bags.ranges.shape[1]:
+            to = int(self.bags.ranges[at - 1, -1, 1]) if at else 0
+            copy_entries(*rows.bags, at, to, *self.bags)
 
 
-def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
-    """Return uninitialised rows with the columns of a dataset."""
+def allocate_rows(dataset: Dataset, n_rows: int, n_entries: int) -> Rows:
+    """Return uninitialised rows with the columns of a dataset, and room for entries of bags."""
     schema = dataset.schema
     kind = schema.array.dtype if schema.array else "float32"
     return Rows(
@@ -88,6 +95,11 @@ def allocate_rows(dataset: Dataset, n_rows: int) -> Rows:
         np.empty(n_rows, np.float32),
         np.empty(n_rows if schema.weight else 0, np.float32),
         np.empty(n_rows if schema.exposure else 0, np.float32),
+        Bags(
+            np.empty((n_rows, len(schema.bags), 2), np.int32),
+            np.empty(n_entries, np.int32),
+            np.empty(n_entries, np.float32),
+        ),
     )
 
 
@@ -147,7 +159,53 @@ def row_bytes(dataset: Dataset) -> int:
     array = dataset.schema.array
     if array is not None:
         return array.stored.feature_bytes + 4 + 4
-    return 4 * len(dataset.schema.value_names) + 4
+    return 4 * len(dataset.schema.value_names) + 4 + 8 * len(dataset.schema.bags)
+
+
+ENTRY_BYTES = 8
+"""Of an entry of a bag in a window."""
+
+
+def window_entries(dataset: Dataset, split: str, window_blocks: int) -> int:
+    """Return the most entries of bags that any window of so many blocks can have.
+
+    Raises
+    ------
+    ConfigError
+        If a window could have more than its index counts.
+    """
+    if not dataset.schema.bags:
+        return 0
+    entries = sorted((block.n_entries for _, block in dataset.manifest.blocks(split)), reverse=True)
+    found = sum(entries[:window_blocks])
+    if found > _MAX_ENTRIES:
+        raise ConfigError(
+            f"a window of {window_blocks} blocks could hold {found:,} entries, "
+            f"at most {_MAX_ENTRIES:,} are counted",
+            where="--window-blocks",
+            remedy="give fewer",
+        )
+    return found
+
+
+_MAX_ENTRIES = (1 << 31) - 1
+
+
+def batch_entries(dataset: Dataset, split: str, window_blocks: int, batch_size: int) -> int:
+    """Return the most entries that any batch can have: what a spill and a model keep room for.
+
+    A batch lies in as many windows as its rows may need and one more, and no row is
+    longer than the longest.
+    """
+    schema = dataset.schema
+    if not schema.bags:
+        return 0
+    longest = sum(column.bag.longest for column in schema.bags)
+    block_rows = sorted(block.n_rows for _, block in dataset.manifest.blocks(split))
+    least = max(sum(block_rows[: min(window_blocks, len(block_rows))]), 1)
+    windows = -(-batch_size // least) + 1
+    most = windows * window_entries(dataset, split, window_blocks)
+    return min(batch_size * longest, most, _MAX_ENTRIES)
 
 
 @dataclass
@@ -214,7 +272,8 @@ class WindowFiller:
         self._block_bytes = max(block.n_bytes for block in self._blocks)
         values = np.empty(0, np.float32) if class_values is None else class_values
         self._class_values = values
-        self._free = [allocate_rows(dataset, window_rows) for _ in range(n_buffers)]
+        entries = window_entries(dataset, split, settings.window_blocks)
+        self._free = [allocate_rows(dataset, window_rows, entries) for _ in range(n_buffers)]
         self._places = np.empty(window_rows, np.int32)
         self._local = threading.local()
         self.times = ReaderTimes()
@@ -245,17 +304,18 @@ class WindowFiller:
         rows = buffer.slice(0, plan.n_rows)
         places = window_places(self._settings, plan, self._places)
         jobs = []
-        start = 0
+        start = entries_at = 0
         for number in plan.blocks:
             n_rows = self._blocks[number].n_rows
-            jobs.append((number, places[start : start + n_rows]))
+            jobs.append((number, places[start : start + n_rows], entries_at))
             start += n_rows
+            entries_at += self._blocks[number].n_entries
         if self._pool is None:
-            for number, block_places in jobs:
-                self._scatter(number, block_places, rows)
+            for number, block_places, at in jobs:
+                self._scatter(number, block_places, at, rows)
         else:
             # list() so that the first error is raised here, in block order.
-            list(self._pool.map(lambda job: self._scatter(job[0], job[1], rows), jobs))
+            list(self._pool.map(lambda job: self._scatter(job[0], job[1], job[2], rows), jobs))
         if len(self._class_values):
             class_indices(self._class_values, rows.target, plan.n_rows)
             if plan.n_rows and rows.target.min() < 0:
@@ -269,7 +329,7 @@ class WindowFiller:
         for plan in plans:
             yield self.fill(plan)
 
-    def _scatter(self, number: int, places: Codes, rows: Rows) -> None:
+    def _scatter(self, number: int, places: Codes, entries_at: int, rows: Rows) -> None:
         block = self._blocks[number]
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
@@ -290,6 +350,8 @@ class WindowFiller:
                 target=rows.target,
                 weight=rows.weight,
                 exposure=rows.exposure,
+                bags=rows.bags,
+                entries_at=entries_at,
             )
             scattered_s = time.perf_counter() - arrived
             return bad
@@ -298,7 +360,8 @@ class WindowFiller:
         self.times.decode_s += scattered_s
         self.times.read_s += time.perf_counter() - started - scattered_s
         if bad >= 0:
-            name = self._dataset.schema.value_names[bad]
+            schema = self._dataset.schema
+            name = (*schema.value_names, *schema.stored.bags)[bad]
             raise CorruptShardError(
                 f"column {name!r} holds a code that its vocabulary does not",
                 where=self._dataset.part_name(block.parts[0]),

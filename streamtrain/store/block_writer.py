@@ -23,7 +23,8 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import StreamtrainError
-from streamtrain.store.manifest import Block, Shard
+from streamtrain.kernels.bags import gather_entries, pack_entries
+from streamtrain.store.manifest import BagRun, Block, Shard
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 SHARD_BYTES = 128 << 20
@@ -31,20 +32,98 @@ SHARD_BYTES = 128 << 20
 OnBlock = Callable[[npt.NDArray[Any]], None]
 
 
+class EntryBuffer:
+    """The entries of one bag in a block, row by row.
+
+    Parameters
+    ----------
+    n_rows : int
+        Most rows of a block.
+
+    Attributes
+    ----------
+    offsets : (n_rows + 1,) int64
+        Entries before each row that is there, and of all.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self.offsets = np.zeros(n_rows + 1, np.int64)
+        self.n_rows = 0
+        self._words = np.empty((1024, 2), np.int32)
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of all rows."""
+        return int(self.offsets[self.n_rows])
+
+    @property
+    def words(self) -> npt.NDArray[np.int32]:
+        """The entries, (n_entries, 2) int32: codes, and the bits of float32 values."""
+        return self._words[: self.n_entries]
+
+    def clear(self) -> None:
+        """Begin a new block."""
+        self.n_rows = 0
+
+    def append(
+        self,
+        starts: npt.NDArray[np.int64],
+        counts: npt.NDArray[np.int64],
+        words: npt.NDArray[np.int32],
+    ) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        starts, counts : (n,) int64
+            Where each row's entries begin in `words`, and how many there are.
+        words : (m, 2) int32
+        """
+        at = self.n_entries
+        needed = at + int(counts.sum())
+        if needed > len(self._words):
+            grown = np.empty((max(needed, 2 * len(self._words)), 2), np.int32)
+            grown[:at] = self._words[:at]
+            self._words = grown
+        n = len(counts)
+        gather_entries(starts, counts, words, self._words[at:needed])
+        ends = self.offsets[self.n_rows + 1 : self.n_rows + n + 1]
+        np.cumsum(counts, out=ends)
+        ends += at
+        self.n_rows += n
+
+    def lengths(self) -> npt.NDArray[np.uint32]:
+        """Return the bytes of each row's entries, (n_rows,) uint32."""
+        return (8 * np.diff(self.offsets[: self.n_rows + 1])).astype(np.uint32)
+
+    def packed(self) -> npt.NDArray[np.int32]:
+        """Return the rows as they lie in a shard: the bytes of each, then its entries."""
+        out = np.empty(self.n_rows + 2 * self.n_entries, np.int32)
+        pack_entries(self.offsets[: self.n_rows + 1], self._words, out)
+        return out
+
+
 class ContentsDigest:
     """xxh3-128 of the values of a split, as they are in memory before any format.
 
     Of each block of a table in turn, each column's n values as 4 little-endian
-    bytes (float32 or int32); of a block of arrays, each row's features and its
-    target. So it depends on values, on the order of the rows, and for a table on
-    the boundaries of blocks.
+    bytes (float32 or int32), then for each bag the bytes of each row's entries and
+    the entries; of a block of arrays, each row's features and its target. So it
+    depends on values, on the order of the rows, and for a table on the boundaries
+    of blocks.
     """
 
     def __init__(self) -> None:
         self._digest = xxhash.xxh3_128()
 
-    def update(self, block: npt.NDArray[Any]) -> None:
+    def update(self, block: npt.NDArray[Any], bags: Sequence[EntryBuffer] = ()) -> None:
         """Add a block, as `BlockWriter` holds it: its rows, or its columns, are contiguous."""
+        self._update(block)
+        for bag in bags:
+            self._digest.update(bag.lengths().data)
+            self._digest.update(np.ascontiguousarray(bag.words).data)
+
+    def _update(self, block: npt.NDArray[Any]) -> None:
         if block.flags.c_contiguous:
             self._digest.update(block.data)
             return
@@ -167,6 +246,10 @@ class BlockWriter(abc.ABC):
         self._spare = self._empty_block()
         self.matrix = self._empty_block()
         self.n_filled = 0
+        n_bags = len(stored.bags) if isinstance(stored, StoredColumns) else 0
+        self.bags = [EntryBuffer(block_rows) for _ in range(n_bags)]
+        """Of the block that is filled: every row of `matrix` is appended to each of them."""
+        self._spare_bags = [EntryBuffer(block_rows) for _ in range(n_bags)]
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="write-shard")
         self._written: Future[None] | None = None
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync-shard")
@@ -195,8 +278,19 @@ class BlockWriter(abc.ABC):
         """Digest of the values written so far."""
         return self._contents.hexdigest()
 
-    def append(self, columns: Sequence[npt.NDArray[np.generic]]) -> None:
-        """Append rows of a table, one contiguous 1-D array for each column, in schema order.
+    def append(
+        self,
+        columns: Sequence[npt.NDArray[np.generic]],
+        bags: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]] = (),
+    ) -> None:
+        """Append rows of a table.
+
+        Parameters
+        ----------
+        columns : sequence of (n,) arrays
+            Contiguous, in schema order.
+        bags : sequence of ((n + 1,) int64, (m, 2) int32)
+            For each bag the entries before each row and of all, and the entries.
 
         Raises
         ------
@@ -209,6 +303,9 @@ class BlockWriter(abc.ABC):
             take = min(n - done, self._block_rows - self.n_filled)
             for buffer, column in zip(self._typed(self.matrix), columns, strict=True):
                 buffer[self.n_filled : self.n_filled + take] = column[done : done + take]
+            for bag, (offsets, words) in zip(self.bags, bags, strict=True):
+                part = offsets[done : done + take + 1]
+                bag.append(part[:-1], np.diff(part), words)
             self.advance(take)
             done += take
 
@@ -253,17 +350,22 @@ class BlockWriter(abc.ABC):
 
     def _hand_over(self) -> None:
         self._wait_for_block()
-        self._written = self._writing.submit(self._put, self.matrix, self.n_filled)
+        if any(bag.n_rows != self.n_filled for bag in self.bags):
+            raise StreamtrainError("a block's bags do not have its rows")
+        self._written = self._writing.submit(self._put, self.matrix, self.n_filled, self.bags)
         self.matrix, self._spare = self._spare, self.matrix
+        self.bags, self._spare_bags = self._spare_bags, self.bags
+        for bag in self.bags:
+            bag.clear()
         self.n_filled = 0
 
-    def _put(self, matrix: npt.NDArray[Any], n: int) -> None:
+    def _put(self, matrix: npt.NDArray[Any], n: int, bags: Sequence[EntryBuffer]) -> None:
         values = matrix[:n] if isinstance(self._stored, StoredFeatures) else matrix[:, :n]
         if self._on_block is not None:
             self._on_block(values)
-        self._contents.update(values)
+        self._contents.update(values, bags)
         try:
-            self._write_block(values, n)
+            self._write_block(values, n, bags)
         except OSError as error:
             raise durable.as_stream_error(error, self._folder / self._split) from error
 
@@ -283,7 +385,7 @@ class BlockWriter(abc.ABC):
             each.result()
 
     @abc.abstractmethod
-    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
+    def _write_block(self, values: npt.NDArray[Any], n: int, bags: Sequence[EntryBuffer]) -> None:
         """Write a block of n rows, as `matrix` holds them; the writing thread calls this."""
 
     @abc.abstractmethod
@@ -299,7 +401,12 @@ class BlockWriter(abc.ABC):
 
 
 def shard_of(
-    split_file: str, file: HashingFile, blocks: Sequence[Block], *, array: str = ""
+    split_file: str,
+    file: HashingFile,
+    blocks: Sequence[Block],
+    *,
+    array: str = "",
+    runs: Sequence[tuple[BagRun, ...]] = (),
 ) -> Shard:
     """Return the entry of a finished file."""
     return Shard(
@@ -309,4 +416,5 @@ def shard_of(
         digest=file.whole.hexdigest(),
         blocks=tuple(blocks),
         array=array,
+        runs=tuple(runs),
     )

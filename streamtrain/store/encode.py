@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
+from streamtrain.kernels.bags import Bags, no_bags
+from streamtrain.store.bags import entries_of, gather_bags
 from streamtrain.store.dates import is_time, part_of, read_times
 from streamtrain.store.schema import MISSING_CODE, ArrayFeatures, Column, Schema
 from streamtrain.store.string_table import MissingTexts, StringIndex, TextCells, parse_cells
@@ -37,6 +39,7 @@ class EncodedRows:
     target, weight, exposure : (n,) float32 or None
         What shards hold; NaN where missing or, for a target, unknown. None
         where the batch has no such column.
+    bags : Bags of n rows
     """
 
     numeric: Float32
@@ -44,6 +47,7 @@ class EncodedRows:
     target: Float32 | None
     weight: Float32 | None
     exposure: Float32 | None
+    bags: Bags
 
 
 def encode_array(data: Any, features: ArrayFeatures, *, where: str = "rows") -> EncodedRows:
@@ -72,7 +76,7 @@ def encode_array(data: Any, features: ArrayFeatures, *, where: str = "rows") -> 
         raise SchemaError(f"holds {rows.dtype}, expected numbers", where=where)
     n = len(rows)
     numeric = np.ascontiguousarray(rows.reshape(n, n_values), np.float32)
-    return EncodedRows(numeric, np.empty((n, 0), np.int32), None, None, None)
+    return EncodedRows(numeric, np.empty((n, 0), np.int32), None, None, None, no_bags(n))
 
 
 class Encoder:
@@ -136,6 +140,13 @@ class Encoder:
             target=self._target(batch, places),
             weight=self._optional(batch, schema.weight, places),
             exposure=self._optional(batch, schema.exposure, places),
+            bags=gather_bags(
+                [
+                    entries_of(_column(batch, column.name, places), column, self._missing)
+                    for column in schema.bags
+                ],
+                n,
+            ),
         )
 
     def _feature(

@@ -18,14 +18,21 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamtrain.errors import CorruptShardError, ManifestError
+from streamtrain.kernels.bags import Bags, scatter_entries
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
 from streamtrain.store.block_writer import BlockWriter, OnBlock
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
-from streamtrain.store.manifest import Manifest, StoredBlock
+from streamtrain.store.manifest import BagRun, Manifest, StoredBlock
 from streamtrain.store.schema import Schema, StoredColumns
 from streamtrain.store.shards import MAX_BLOCK_ROWS as MAX_PARQUET_ROWS
 from streamtrain.store.shards import ShardWriter
-from streamtrain.store.zarr_layout import chunk_codec, plan_arrays
+from streamtrain.store.zarr_layout import (
+    BagArray,
+    ZarrArray,
+    bag_chunk_bytes,
+    chunk_codec,
+    plan_arrays,
+)
 from streamtrain.store.zarr_shards import ZarrWriter
 
 Bytes = npt.NDArray[np.uint8]
@@ -63,6 +70,8 @@ class BlockFormat(Protocol):
         target: Floats,
         weight: Floats,
         exposure: Floats,
+        bags: Bags,
+        entries_at: int,
     ) -> int:
         """Put every row of a block in its place of the window.
 
@@ -77,11 +86,14 @@ class BlockFormat(Protocol):
             float32, or the type of an array's features.
         codes, target, weight, exposure
             The rest of the window, as in `kernels.scatter`.
+        bags : Bags of n rows
+        entries_at : int
+            Where the first entry of the block goes; those of all its bags follow.
 
         Returns
         -------
         int
-            A stored column with a code out of range, or -1.
+            A stored column, bags last, with a code out of range, or -1.
         """
         ...
 
@@ -95,11 +107,16 @@ class ParquetBlocks:
         self._root = root
         self._n_columns = len(schema.value_names)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
+        self._bag_sizes = schema.stored.bag_sizes
 
     def check(self, block: StoredBlock) -> None:
         """Refuse what is no such run for each column."""
-        part = block.parts[0]
-        stride, rest = divmod(part.block.n_bytes, self._n_columns)
+        n_bytes = block.parts[0].block.n_bytes
+        for run in block.runs:
+            n_bytes -= run.n_bytes
+            if not 0 <= run.n_bytes - _payload(block, run) <= _MAX_HEADER_BYTES:
+                raise _unfit(self._root, block, 0, f"{run.n_entries} entries")
+        stride, rest = divmod(n_bytes, self._n_columns)
         if rest or not 0 <= stride - 4 * block.n_rows <= _MAX_HEADER_BYTES:
             raise _unfit(self._root, block, 0, f"{self._n_columns} columns")
 
@@ -114,11 +131,21 @@ class ParquetBlocks:
         target: Floats,
         weight: Floats,
         exposure: Floats,
+        bags: Bags,
+        entries_at: int,
     ) -> int:
         """Scatter column by column, in tiles of rows."""
         (chunk,) = chunks
-        stride = len(chunk) // self._n_columns
+        at = len(chunk) - sum(run.n_bytes for run in block.runs)
+        stride = at // self._n_columns
         cardinality = self._cardinality
+        payloads = []
+        for run in block.runs:
+            payloads.append(chunk[at + run.n_bytes - _payload(block, run) : at + run.n_bytes])
+            at += run.n_bytes
+        bad = scatter_bags(block, payloads, self._bag_sizes, places, bags, entries_at)
+        if bad >= 0:
+            return self._n_columns + bad
         return int(
             scatter_block(
                 chunk,
@@ -145,6 +172,8 @@ class ZarrBlocks:
         self._is_table = schema.array is None
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
+        self._bag_sizes = schema.stored.bag_sizes
+        self._n_columns = len(schema.value_names)
         self._first_code = len(schema.numeric)
         self._compressed = not isinstance(manifest.compression, msgspec.UnsetType)
         # All chunks of a split have the rows of its first block, the last one filled up.
@@ -155,6 +184,8 @@ class ZarrBlocks:
             if shards[0].blocks
         }
         self._local = threading.local()
+        runs = [run for shards in manifest.splits.values() for s in shards for run in s.runs]
+        self._most_entries = max((sum(r.n_entries for r in each) for each in runs), default=0)
 
     @property
     def scratch_bytes(self) -> int:
@@ -162,7 +193,8 @@ class ZarrBlocks:
         if not self._compressed:
             return 0
         row_bytes = sum(array.row_bytes for array in self.arrays)
-        return max(self._chunk_rows.values(), default=0) * row_bytes
+        rows = max(self._chunk_rows.values(), default=0) * row_bytes
+        return rows + len(self._bag_sizes) * (4 + 8 * self._most_entries)
 
     def check(self, block: StoredBlock) -> None:
         """Refuse a chunk whose bytes are not rows x width."""
@@ -171,7 +203,7 @@ class ZarrBlocks:
                 raise _unfit(self._root, block, 0, "a chunk of fewer")
             return
         for i, (part, array) in enumerate(zip(block.parts, self.arrays, strict=True)):
-            if part.block.n_bytes != block.n_rows * array.row_bytes:
+            if part.block.n_bytes != self._plain_bytes(array, block, i, block.n_rows):
                 raise _unfit(self._root, block, i, f"{array.row_bytes} bytes")
 
     def scatter(
@@ -185,6 +217,8 @@ class ZarrBlocks:
         target: Floats,
         weight: Floats,
         exposure: Floats,
+        bags: Bags,
+        entries_at: int,
     ) -> int:
         """Copy rows."""
         if self._compressed:
@@ -220,6 +254,15 @@ class ZarrBlocks:
             weight,
             exposure,
         )
+        payloads = [
+            # Behind the number of rows.
+            chunk[4:]
+            for chunk, array in zip(chunks, self.arrays, strict=True)
+            if isinstance(array, BagArray)
+        ]
+        bad = scatter_bags(block, payloads, self._bag_sizes, places, bags, entries_at)
+        if bad >= 0:
+            return self._n_columns + bad
         if n_beyond == 0:
             return -1
         beyond = (found < 0) | (found >= self._cardinality)
@@ -230,8 +273,8 @@ class ZarrBlocks:
         codec = getattr(self._local, "codec", None)
         if codec is None:
             codec = self._local.codec = chunk_codec()
-        part, row_bytes = block.parts[i], self.arrays[i].row_bytes
-        n_bytes = self._chunk_rows[part.shard.name] * row_bytes
+        part, array = block.parts[i], self.arrays[i]
+        n_bytes = self._plain_bytes(array, block, i, self._chunk_rows[part.shard.name])
         try:
             data = codec.decompress(pa.py_buffer(chunk), decompressed_size=n_bytes)
         except OSError as error:
@@ -239,7 +282,38 @@ class ZarrBlocks:
                 f"cannot be decoded to {n_bytes} bytes: {error}",
                 where=f"{self._root}/{part.shard.name}, block {part.number}",
             ) from error
-        return np.frombuffer(data, np.uint8, block.n_rows * row_bytes)
+        return np.frombuffer(data, np.uint8, self._plain_bytes(array, block, i, block.n_rows))
+
+    @staticmethod
+    def _plain_bytes(array: ZarrArray, block: StoredBlock, i: int, n_rows: int) -> int:
+        """Return the bytes that `n_rows` rows of a block's chunk take without a codec."""
+        if isinstance(array, BagArray):
+            part = block.parts[i]
+            return bag_chunk_bytes(n_rows, part.shard.runs[part.number][0].n_entries)
+        return n_rows * array.row_bytes
+
+
+def scatter_bags(
+    block: StoredBlock,
+    payloads: Sequence[Bytes],
+    sizes: Sequence[int],
+    places: Codes,
+    bags: Bags,
+    at: int,
+) -> int:
+    """Copy the entries of a block's bags; return a bag whose entries make no sense, or -1."""
+    for v, (run, payload, size) in enumerate(zip(block.runs, payloads, sizes, strict=True)):
+        found = scatter_entries(
+            payload, block.n_rows, places, v, at, size, bags.ranges, bags.codes, bags.values
+        )
+        if found != run.n_entries:
+            return v
+        at += run.n_entries
+    return -1
+
+
+def _payload(block: StoredBlock, run: BagRun) -> int:
+    return 4 * block.n_rows + 8 * run.n_entries
 
 
 def _unfit(root: str, block: StoredBlock, part: int, width: str) -> CorruptShardError:
@@ -293,8 +367,12 @@ def open_writer(
     block_rows: int,
     on_block: OnBlock | None = None,
     compressed: bool = False,
+    bag_row_bytes: int = 0,
 ) -> BlockWriter:
-    """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`."""
+    """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`.
+
+    `bag_row_bytes` is about what the entries of a row take.
+    """
     if file_format == "zarr":
         return ZarrWriter(
             folder,
@@ -303,5 +381,6 @@ def open_writer(
             block_rows=block_rows,
             on_block=on_block,
             compressed=compressed,
+            bag_row_bytes=bag_row_bytes,
         )
     return ShardWriter(folder, split, columns, block_rows=block_rows, on_block=on_block)

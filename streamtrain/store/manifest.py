@@ -22,6 +22,7 @@ from streamtrain.errors import ManifestError, NoInputError
 from streamtrain.store.schema import (
     FEATURE_TYPES,
     FIRST_CODE,
+    MAX_BAG_CODES,
     MAX_ROW_VALUES,
     ArrayFeatures,
     Schema,
@@ -30,6 +31,8 @@ from streamtrain.store.schema import (
 MANIFEST_NAME = "dataset.json"
 FORMAT_VERSION = 2
 """Version 1 had Parquet alone, and fingerprints over its bytes: it is still read."""
+MAX_BLOCK_ENTRIES = 1 << 26
+"""Entries of a bag that any block can have."""
 MAX_BLOCK_ROWS = 1 << 20
 """Rows that any block can have: what readers take memory for is bounded."""
 SPLITS = ("train", "valid", "test")
@@ -43,6 +46,13 @@ class Block(msgspec.Struct, frozen=True, array_like=True):
     offset: int
     n_bytes: int
     digest: str
+
+
+class BagRun(msgspec.Struct, frozen=True, array_like=True):
+    """The entries of one bag in a block, and the bytes in which they lie at the block's end."""
+
+    n_entries: int
+    n_bytes: int
 
 
 class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -60,6 +70,8 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     array : str
         In Zarr, the array that the file is a range of; the same rows of other
         arrays are in shards of their own. "" where a shard has all columns.
+    runs : tuple of tuple of BagRun
+        For each block, each bag that lies in this file; empty where none does.
     """
 
     name: str
@@ -68,6 +80,7 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     digest: str
     blocks: tuple[Block, ...]
     array: str = ""
+    runs: tuple[tuple[BagRun, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,18 @@ class StoredBlock:
     def n_rows(self) -> int:
         """Number of rows."""
         return self.parts[0].block.n_rows
+
+    @property
+    def runs(self) -> tuple[BagRun, ...]:
+        """Each bag's entries in it."""
+        return tuple(
+            run for part in self.parts if part.shard.runs for run in part.shard.runs[part.number]
+        )
+
+    @property
+    def n_entries(self) -> int:
+        """Entries of all bags."""
+        return sum(run.n_entries for run in self.runs)
 
     @property
     def n_bytes(self) -> int:
@@ -255,6 +280,15 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
         inside = block.offset >= 0 and 0 < block.n_bytes <= shard.n_bytes - block.offset
         if not inside or not 0 < block.n_rows <= MAX_BLOCK_ROWS:
             raise ManifestError(f"{shard.name}, block {number}: cannot lie there", where=where)
+    if shard.runs and len(shard.runs) != len(shard.blocks):
+        raise ManifestError(f"{shard.name}: other bags than blocks", where=where)
+    for block, runs in zip(shard.blocks, shard.runs, strict=False):
+        # Entries take 8 bytes each, before any codec: what is claimed is what memory is taken for.
+        if any(
+            not (0 <= run.n_entries < MAX_BLOCK_ENTRIES and 0 <= run.n_bytes <= block.n_bytes)
+            for run in runs
+        ):
+            raise ManifestError(f"{shard.name}: entries that cannot lie there", where=where)
     if n_rows != shard.n_rows:
         raise ManifestError(
             f"{shard.name}: its blocks hold {n_rows} rows, expected {shard.n_rows}", where=where
@@ -304,6 +338,15 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
         ),
         "a categorical column without codes": any(
             c.cardinality < FIRST_CODE for c in schema.categorical
+        ),
+        "a bag without codes": any(
+            not 0 < c.cardinality <= MAX_BAG_CODES or isinstance(c.entries, msgspec.UnsetType)
+            for c in schema.bags
+        ),
+        "other bags than its schema": any(
+            len(block.runs) != len(schema.bags)
+            for split in manifest.splits
+            for _, block in manifest.blocks(split)
         ),
         "a target whose classes and values differ": len(target.classes) != len(target.values),
         "contents of other splits": not isinstance(manifest.contents, msgspec.UnsetType)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -53,6 +53,46 @@ class NumericStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     ranks: tuple[float, ...] = ()
 
 
+class Entries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A column of variable length (a bag): each row has any number of codes with values.
+
+    Parameters
+    ----------
+    keys : {"text", "hashed", "index"}
+        Where a code is from: the hash of a part of a text, the hash of a name, or
+        the number that the source gives.
+    words, characters : (int, int)
+        Of a text: lengths of the runs of words, and of the runs of characters in a
+        word, that are parts; (0, 0) for none.
+    norm : {"l2", "none"}
+        Of a text: whether the values of a row, which count its parts, are divided
+        by their Euclidean norm.
+    total : int
+        Entries of the train split.
+    longest : int
+        Most entries of a row, in any split.
+    empty : int
+        Rows of the train split without an entry.
+    """
+
+    keys: Literal["text", "hashed", "index"]
+    words: tuple[int, int] = (0, 0)
+    characters: tuple[int, int] = (0, 0)
+    norm: Literal["l2", "none"] = "none"
+    total: int = 0
+    longest: int = 0
+    empty: int = 0
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """How entries are made: what two columns must share for one model to read both."""
+        return (self.keys, self.words, self.characters, self.norm)
+
+
+MAX_BAG_CODES = 1 << 28
+"""Codes that a bag can have."""
+
+
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One feature column.
 
@@ -60,23 +100,26 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     name : str
         As in the source.
-    kind : {"numeric", "categorical"}
-        Float32 values with NaN for missing, or int32 codes.
+    kind : {"numeric", "categorical", "bag"}
+        Float32 values with NaN for missing, int32 codes, or any number of codes
+        with values.
     statistics : NumericStatistics or None
         Of a numeric column.
     cardinality : int
-        Number of codes of a categorical column, with 0 (missing) and 1 (rare);
-        0 for a numeric one.
+        Number of codes of a categorical column, with 0 (missing) and 1 (rare), or
+        of a bag; 0 for a numeric one.
     vocabulary_digest : str
         Digest of the categories and counts in code order.
     missing, rare : int
         Rows of the train split that took code 0 and code 1.
     date_of, part : str, or unset
         The column of times, as in the source, and which part of them this is.
+    entries : Entries, or unset
+        Of a bag.
     """
 
     name: str
-    kind: Literal["numeric", "categorical"]
+    kind: Literal["numeric", "categorical", "bag"]
     statistics: NumericStatistics | None = None
     cardinality: int = 0
     vocabulary_digest: str = ""
@@ -85,6 +128,20 @@ class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # Left out where unset, so that fingerprints of other columns stay as they are.
     date_of: str | msgspec.UnsetType = msgspec.UNSET
     part: str | msgspec.UnsetType = msgspec.UNSET
+    entries: Entries | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def bag(self) -> Entries:
+        """What is known of a bag's entries.
+
+        Raises
+        ------
+        TypeError
+            If it is none.
+        """
+        if isinstance(self.entries, msgspec.UnsetType):
+            raise TypeError(f"column {self.name!r} is no bag")
+        return self.entries
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,6 +254,10 @@ class StoredColumns:
         Codes of each.
     target : str
     weight, exposure : str or None
+    bags : tuple of str
+        The V bags.
+    bag_sizes : tuple of int
+        Codes of each.
     """
 
     numeric: tuple[str, ...]
@@ -205,10 +266,12 @@ class StoredColumns:
     target: str
     weight: str | None = None
     exposure: str | None = None
+    bags: tuple[str, ...] = ()
+    bag_sizes: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every stored column: 4 bytes a row in memory."""
+        """Every stored column but the bags: 4 bytes a row in memory."""
         extra = [name for name in (self.weight, self.exposure) if name is not None]
         return (*self.numeric, *self.categorical, self.target, *extra)
 
@@ -220,7 +283,8 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     columns : tuple of Column
         Features in source order. In shards, numeric ones come first, then
-        categorical ones, each in this order, then target, weight, exposure.
+        categorical ones, each in this order, then target, weight, exposure, then
+        the bags.
     target : Target
     weight, exposure : str or None
         Column of row weights and of exposures.
@@ -264,6 +328,11 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(c for c in self.columns if c.kind == "categorical")
 
     @property
+    def bags(self) -> tuple[Column, ...]:
+        """The V columns of variable length, in shard order."""
+        return tuple(c for c in self.columns if c.kind == "bag")
+
+    @property
     def stored(self) -> StoredColumns:
         """What shards hold of it."""
         return StoredColumns(
@@ -273,9 +342,11 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             target=self.target.name,
             weight=self.weight,
             exposure=self.exposure,
+            bags=tuple(c.name for c in self.bags),
+            bag_sizes=tuple(c.cardinality for c in self.bags),
         )
 
     @property
     def value_names(self) -> tuple[str, ...]:
-        """Names of the stored columns, in shard order: every one is 4 bytes a row in memory."""
+        """Names of the stored columns but the bags, in shard order: 4 bytes a row each."""
         return self.stored.names

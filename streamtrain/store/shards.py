@@ -7,11 +7,17 @@ length, and a reader finds any value by arithmetic, without the footer:
 
     | header | n values of column 0 | header | n values of column 1 | ...
 
+Bags come last. Each is a column of byte arrays, a row's entries of 8 bytes, in runs
+whose lengths the manifest has:
+
+    | header | bytes of row 0, its entries | bytes of row 1, its entries | ...
+
 `ShardWriter` checks this layout against the footer of every shard it closes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +30,12 @@ from streamtrain.errors import StreamtrainError
 from streamtrain.store.block_writer import (
     SHARD_BYTES,
     BlockWriter,
+    EntryBuffer,
     HashingFile,
     OnBlock,
     shard_of,
 )
-from streamtrain.store.manifest import Block
+from streamtrain.store.manifest import BagRun, Block
 from streamtrain.store.schema import StoredColumns
 
 MAX_BLOCK_ROWS = 16_384
@@ -47,6 +54,7 @@ def arrow_schema(columns: StoredColumns) -> pa.Schema:
             )
             for i, name in enumerate(columns.names)
         ]
+        + [pa.field(name, pa.large_binary(), nullable=False) for name in columns.bags]
     )
 
 
@@ -57,6 +65,15 @@ def as_arrow(values: npt.NDArray[np.generic]) -> pa.Array:
     """
     kind = pa.from_numpy_dtype(values.dtype)
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def _as_binary(bag: EntryBuffer) -> pa.Array:
+    """Return each row's entries as an Arrow value of bytes."""
+    n = bag.n_rows
+    offsets = pa.py_buffer(8 * bag.offsets[: n + 1])
+    return pa.Array.from_buffers(
+        pa.large_binary(), n, [None, offsets, pa.py_buffer(np.ascontiguousarray(bag.words))]
+    )
 
 
 class ShardWriter(BlockWriter):
@@ -89,6 +106,8 @@ class ShardWriter(BlockWriter):
             on_block=on_block,
         )
         self._schema = arrow_schema(columns)
+        self._n_fixed = len(columns.names)
+        self._runs: list[tuple[BagRun, ...]] = []
         self._shard_bytes = shard_bytes
         self._file: HashingFile | None = None
         self._writer: pq.ParquetWriter | None = None
@@ -107,7 +126,9 @@ class ShardWriter(BlockWriter):
         if self._file is not None:
             self._file.close()
 
-    def _write_block(self, values: npt.NDArray[np.int32], n: int) -> None:
+    def _write_block(
+        self, values: npt.NDArray[np.int32], n: int, bags: Sequence[EntryBuffer]
+    ) -> None:
         if self._writer is None:
             self._open_shard()
         assert self._writer is not None
@@ -115,7 +136,7 @@ class ShardWriter(BlockWriter):
         start = self._file.position
         self._file.block.reset()
         table = pa.Table.from_arrays(
-            [as_arrow(column) for column in self._typed(values)], schema=self._schema
+            [*map(as_arrow, self._typed(values)), *map(_as_binary, bags)], schema=self._schema
         )
         self._writer.write_table(table, row_group_size=n)
         self._sink.flush()
@@ -124,6 +145,7 @@ class ShardWriter(BlockWriter):
         self._blocks.append(
             Block(n, start, self._file.position - start, self._file.block.hexdigest())
         )
+        self._runs.append(tuple(BagRun(bag.n_entries, 0) for bag in bags))
         if self._file.position >= self._shard_bytes:
             self._close_shard()
 
@@ -132,7 +154,7 @@ class ShardWriter(BlockWriter):
         folder.mkdir(exist_ok=True)
         self._file = HashingFile(folder / f"part-{len(self.shards):05d}.parquet")
         # One large write for a block: Arrow alone writes each page and header by itself.
-        block_bytes = len(self._schema) * (4 * self._block_rows + 256)
+        block_bytes = self._n_fixed * (4 * self._block_rows + 256)
         self._sink = pa.BufferedOutputStream(
             pa.PythonFile(self._file, mode="w"), min(block_bytes, _BUFFER_BYTES)
         )
@@ -162,22 +184,27 @@ class ShardWriter(BlockWriter):
             self._sync([file])
         except OSError as error:
             raise durable.as_stream_error(error, file.path) from error
-        self.shards.append(shard_of(f"{self._split}/{file.path.name}", file, self._blocks))
-        self._blocks = []
+        runs = self._runs if self._n_fixed < len(self._schema) else []
+        name = f"{self._split}/{file.path.name}"
+        self.shards.append(shard_of(name, file, self._blocks, runs=runs))
+        self._blocks, self._runs = [], []
         self._file = self._writer = None
 
     def _check_layout(self, footer: pq.FileMetaData) -> None:
         for g, block in enumerate(self._blocks):
             group = footer.row_group(g)
-            stride, rest = divmod(block.n_bytes, len(self._schema))
+            chunks = [group.column(c) for c in range(len(self._schema))]
+            sizes = [chunk.total_compressed_size for chunk in chunks]
+            self._runs[g] = tuple(
+                BagRun(run.n_entries, size)
+                for run, size in zip(self._runs[g], sizes[self._n_fixed :], strict=True)
+            )
             end = block.offset
-            plain = rest == 0 and group.num_rows == block.n_rows
-            for c in range(len(self._schema)):
-                chunk = group.column(c)
+            plain = len(set(sizes[: self._n_fixed])) == 1 and group.num_rows == block.n_rows
+            plain &= sum(sizes) == block.n_bytes
+            for chunk in chunks:
                 plain &= chunk.data_page_offset == end and not chunk.has_dictionary_page
-                plain &= (
-                    chunk.total_compressed_size == stride and chunk.compression == "UNCOMPRESSED"
-                )
+                plain &= chunk.compression == "UNCOMPRESSED"
                 end += chunk.total_compressed_size
             if not plain:
                 raise StreamtrainError(f"the Parquet writer's layout changed in row group {g}")

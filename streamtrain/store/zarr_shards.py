@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import xxhash
@@ -14,13 +16,15 @@ from streamtrain.errors import StreamtrainError
 from streamtrain.store.block_writer import (
     SHARD_BYTES,
     BlockWriter,
+    EntryBuffer,
     HashingFile,
     OnBlock,
     shard_of,
 )
-from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
+from streamtrain.store.manifest import MAX_BLOCK_ROWS, BagRun, Block
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 from streamtrain.store.zarr_layout import (
+    BagArray,
     ZarrArray,
     chunk_codec,
     group_metadata,
@@ -39,17 +43,31 @@ class _OpenShard:
         self.file = HashingFile(path)
         self.blocks: list[Block] = []
         self.ends: list[int] = []
+        self.runs: list[tuple[BagRun, ...]] = []
 
     def write(self, rows: npt.NDArray[Any], *, padding: int, codec: pa.Codec | None) -> None:
         """Append a chunk: rows, and `padding` rows that no block holds."""
+        self._write(len(rows), [rows.data], padding=padding, codec=codec)
+
+    def write_bag(self, bag: EntryBuffer, *, padding: int, codec: pa.Codec | None) -> None:
+        """Append a chunk of a bag: the number of its rows comes first."""
+        head = np.array([bag.n_rows + padding], "<u4")
+        self._write(bag.n_rows, [head.data, bag.packed().data], padding=padding, codec=codec)
+        self.runs.append((BagRun(bag.n_entries, self.blocks[-1].n_bytes),))
+
+    def _write(
+        self, n: int, data: Sequence[memoryview], *, padding: int, codec: pa.Codec | None
+    ) -> None:
         start = self.file.position
         self.file.block.reset()
-        n, filling = len(rows), bytes(padding * self.array.row_bytes)
+        filling = bytes(padding * self.array.row_bytes)
         if codec is not None:
             # A chunk is one frame: what fills it up is in it, and under its digest.
-            self.file.write(codec.compress(rows.tobytes() + filling, asbytes=True))
+            whole = b"".join([*(bytes(part) for part in data), filling])
+            self.file.write(codec.compress(whole, asbytes=True))
         else:
-            self.file.write(rows.data)
+            for part in data:
+                self.file.write(part)
         digest = self.file.block.hexdigest()
         self.blocks.append(Block(n, start, self.file.position - start, digest))
         if codec is None and padding:
@@ -69,6 +87,8 @@ class ZarrWriter(BlockWriter):
     shard_bytes : int
         A Zarr shard has as many chunks as fit into this, over all arrays and
         before compression.
+    bag_row_bytes : int
+        About how many bytes the entries of a row take.
 
     Notes
     -----
@@ -86,6 +106,7 @@ class ZarrWriter(BlockWriter):
         on_block: OnBlock | None = None,
         compressed: bool = False,
         shard_bytes: int = SHARD_BYTES,
+        bag_row_bytes: int = 0,
     ) -> None:
         super().__init__(
             folder,
@@ -96,14 +117,14 @@ class ZarrWriter(BlockWriter):
             on_block=on_block,
         )
         self._arrays = plan_arrays(stored)
-        row_bytes = sum(array.row_bytes for array in self._arrays)
+        row_bytes = sum(array.row_bytes for array in self._arrays) + bag_row_bytes
         self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
         self._codec = chunk_codec() if compressed else None
         self._open: list[_OpenShard] = []
         self._n_rows = self._n_blocks = self._n_shards = 0
         self._ended = False
 
-    def _write_block(self, values: npt.NDArray[Any], n: int) -> None:
+    def _write_block(self, values: npt.NDArray[Any], n: int, bags: Sequence[EntryBuffer]) -> None:
         if self._ended:
             raise StreamtrainError("only the last block of a Zarr array may be shorter")
         self._ended = n < self._block_rows
@@ -111,7 +132,10 @@ class ZarrWriter(BlockWriter):
             self._open_shard()
         padding = self._block_rows - n if self._n_blocks else 0
         for shard in self._open:
-            shard.write(shard.array.pack(values), padding=padding, codec=self._codec)
+            if isinstance(shard.array, BagArray):
+                shard.write_bag(bags[shard.array.bag], padding=padding, codec=self._codec)
+            else:
+                shard.write(shard.array.pack(values), padding=padding, codec=self._codec)
         self._n_blocks += 1
         self._n_rows += n
         if len(self._open[0].blocks) == self._shard_chunks:
@@ -135,7 +159,7 @@ class ZarrWriter(BlockWriter):
             raise durable.as_stream_error(error, self._folder / self._split) from error
         self._sync([shard.file for shard in self._open])
         self.shards += [
-            shard_of(shard.name, shard.file, shard.blocks, array=shard.array.name)
+            shard_of(shard.name, shard.file, shard.blocks, array=shard.array.name, runs=shard.runs)
             for shard in self._open
         ]
         self._open = []

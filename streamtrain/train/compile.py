@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 from streamtrain.kernels.averaging import move_average
+from streamtrain.kernels.bags import copy_entries, no_bags, scatter_entries
 from streamtrain.kernels.scatter import class_indices, scatter_block, scatter_bytes, scatter_rows
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
@@ -70,6 +71,9 @@ def compile_kernels(family: str) -> None:
     places, limits = np.zeros(1, np.int32), np.ones(1, np.int32)
     block = np.zeros(12, np.uint8)
     scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
+    entries = no_bags(1, 1)
+    scatter_entries(block, 1, places, 0, 0, 1, *entries)
+    copy_entries(*entries, 0, 0, *entries)
     scatter_bytes(block.reshape(1, 12), target, places, block.reshape(1, 12), target)
     for kind in CODE_TYPES:
         scatter_rows(

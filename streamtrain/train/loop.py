@@ -194,6 +194,7 @@ class Loop:
             self._state.rule,
             numeric=rows.numeric,
             codes=rows.codes,
+            bags=rows.bags,
             target=rows.target,
             weight=rows.weight,
             exposure=rows.exposure,

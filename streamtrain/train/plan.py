@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamtrain import memory
@@ -9,15 +10,23 @@ from streamtrain.model.architecture import Architecture
 from streamtrain.model.models import layout_of, scratch_bytes
 from streamtrain.optim.optimizers import rule_bytes
 from streamtrain.reader.stream import choose_window_blocks, largest_window
-from streamtrain.reader.windows import handover_bytes, row_bytes
+from streamtrain.reader.windows import (
+    ENTRY_BYTES,
+    batch_entries,
+    handover_bytes,
+    row_bytes,
+    window_entries,
+)
 from streamtrain.scoring import (
     AUC_ROW_BYTES,
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
     SCORING_ROWS,
+    scoring_entry_bytes,
     scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
+from streamtrain.store.manifest import StoredBlock
 from streamtrain.train.settings import Resources, TrainSettings
 
 _RESERVE_BYTES = 24 << 20
@@ -116,7 +125,7 @@ def plan_memory(
         )
         rows = 2 * window + SCORING_ROWS
         scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
-        scored += handover_bytes(dataset, SCORING_ROWS)
+        scored += handover_bytes(dataset, SCORING_ROWS) + scoring_entry_bytes(dataset, "valid")
         scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
     progressive = 0
     if resources.progressive:
@@ -125,9 +134,12 @@ def plan_memory(
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
-        block_rows, row_bytes=per_row, budget_bytes=budget // WINDOW_SHARE
+        block_rows,
+        row_bytes=per_row + _most_entry_bytes(located),
+        budget_bytes=budget // WINDOW_SHARE,
     )
     rows = largest_window(block_rows, blocks)
+    entries = batch_entries(dataset, "train", blocks, settings.batch_size)
     parts = {
         "interpreter and code": interpreter_bytes,
         "parameters": parameters * (1 + copies) + kept,
@@ -138,21 +150,30 @@ def plan_memory(
             batch_size=settings.batch_size,
             n_threads=resources.n_threads,
             clips_norm=settings.optimizer.clip_norm > 0,
+            n_entries=entries,
         ),
         "crossed codes": 4 * len(architecture.field_sizes) * rows if architecture.crosses else 0,
         "spill of one batch": settings.batch_size * per_row
+        + ENTRY_BYTES * entries
         + handover_bytes(dataset, settings.batch_size),
         "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes),
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,
     }
-    parts["windows"] = n_windows * rows * per_row
+    parts["windows"] = n_windows * (
+        rows * per_row + ENTRY_BYTES * window_entries(dataset, "train", blocks)
+    )
     largest = max(parts, key=lambda name: parts[name])
     memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))
     spare = budget - sum(parts.values())
     auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
     return MemoryPlan(budget, blocks, rows, auc_rows, parts)
+
+
+def _most_entry_bytes(located: Sequence[tuple[int, StoredBlock]]) -> int:
+    """Return the bytes of a row's entries in the block where they are most."""
+    return max(-(-ENTRY_BYTES * block.n_entries // block.n_rows) for _, block in located)
 
 
 def _remedy(largest: str, total: int) -> str:

@@ -27,6 +27,7 @@ from streamtrain.model_file import (
 )
 from streamtrain.optim.optimizers import make_rule
 from streamtrain.reader.stream import check_batch_size
+from streamtrain.reader.windows import batch_entries
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.vocabulary import Vocabulary, read_vocabulary
@@ -242,6 +243,7 @@ class _Session:
             batch_size=settings.batch_size,
             seed=settings.seed,
             clips_norm=settings.optimizer.clip_norm > 0,
+            n_entries=batch_entries(dataset, "train", settings.window_blocks, settings.batch_size),
         )
         parameters = model.initial_parameters(settings.seed)
         state = TrainState(

@@ -19,7 +19,7 @@ from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, w
 from streamtrain.store.verify import verify_dataset
 from tests.faults.crashing import run_and_crash
 from tests.made import make_array_dataset, make_dataset
-from tests.reader.reading import damage, ids_of, read_all, reader_threads
+from tests.reader.reading import damage, entries_of, ids_of, read_all, reader_threads
 
 FORMATS = sorted(MAX_BLOCK_ROWS)
 LAYOUTS = [*FORMATS, "zarr zstd", "zarr arrays"]
@@ -36,6 +36,7 @@ def make(folder, file_format, **options):
         "block_rows": 16,
         "shard_blocks": 3,
         "cardinalities": (5, 300),
+        "bag_sizes": (400, 7),
         "splits": ("train",),
         "weighted": True,
         "legible": True,
@@ -86,14 +87,22 @@ def test_rows_come_back_as_they_were_written(tmp_path, layout, n_rows, io):
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
-    ("n_numeric", "cardinalities"), [(3, ()), (0, (5, 300)), (2, (4, 9)), (1, (70_000, 5))]
+    ("n_numeric", "cardinalities", "bag_sizes"),
+    [
+        (3, (), ()),
+        (0, (5, 300), (9,)),
+        (2, (4, 9), (70_000, 1)),
+        (1, (70_000, 5), ()),
+        (0, (), (30,)),
+    ],
 )
 def test_values_come_back_bit_for_bit_whatever_columns_there_are(
-    tmp_path, file_format, n_numeric, cardinalities, weighted
+    tmp_path, file_format, n_numeric, cardinalities, bag_sizes, weighted
 ):
     options = {
         "n_numeric": n_numeric,
         "cardinalities": cardinalities,
+        "bag_sizes": bag_sizes,
         "weighted": weighted,
         "legible": False,
         "missing": 0.2,
@@ -105,6 +114,8 @@ def test_values_come_back_bit_for_bit_whatever_columns_there_are(
     (expected, _), (found, _) = (next(ds.batches(N_ROWS, shuffle=False)) for ds in (made, again))
     for name in ("numeric", "codes", "target", "weight", "exposure"):
         assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
+    assert entries_of(found) == entries_of(expected)
+    assert found.bags.ranges.shape == (N_ROWS, len(bag_sizes), 2)
     assert found.numeric.shape == (N_ROWS, n_numeric)
     assert found.codes.shape == (N_ROWS, len(cardinalities))
     assert len(found.weight) == N_ROWS * weighted

@@ -246,6 +246,11 @@ class NetworkOracle:
         for v, (sums, squares) in enumerate(bag_matrices(rows.bags, sizes) if sizes else ()):
             table_rows = w[f"field {n_fields + v}"]
             rows_of.append(sums @ table_rows)
+            if net.pooling == "mean" and not net.bag_pairs:
+                spans = rows.bags.ranges[:, v]
+                total_of = [np.abs(rows.bags.values[a:b]).sum(dtype=float) for a, b in spans]
+                factor = np.array([1 / t if t else 0.0 for t in total_of])
+                rows_of[-1][:, n_linear:] *= factor[:, None]
             if net.bag_pairs and c == 1:
                 vectors = table_rows[:, n_linear:]
                 pairs = (sums @ vectors) ** 2 - squares @ vectors**2

@@ -74,6 +74,8 @@ def hidden(model, **options):
 
 NETWORKS = {
     "mlp": (hidden("mlp"), {"dims": (5, 3, 4, 16)}),
+    "mean": (hidden("wide-deep"),
+             {"dims": (5, 3, 4, 16), "linear": True, "pooling": "mean"}),
     "wide-deep": (hidden("wide-deep"), {"dims": (5, 3, 4, 16), "linear": True}),
     "fm": (hidden("fm"), {"dims": (4,) * 4, "linear": True, "vector_dim": 4, "bag_pairs": True}),
     "deepfm": (

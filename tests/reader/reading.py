@@ -17,13 +17,27 @@ def legible(folder, **options):
 def read_all(dataset, *, batch_size=16, **options):
     """Return [(row ids, cursor after)] of every batch; all columns of a row agree."""
     batches = []
+    bag_sizes = dataset.schema.stored.bag_sizes
     for rows, cursor in dataset.batches(batch_size, **options):
         ids = rows.numeric[:, 0].astype(int)
         assert (rows.numeric == ids[:, None]).all()
         assert (rows.codes == ids[:, None]).all()
         assert (rows.target == ids % 2).all()
+        for i, bags in zip(ids.tolist(), entries_of(rows), strict=True):
+            # As `make_entries` has them.
+            for size, found in zip(bag_sizes, bags, strict=True):
+                assert found == [(i % size, i)] * (i % 3)
         batches.append((ids.tolist(), cursor))
     return batches
+
+
+def entries_of(rows):
+    """Return for each row, for each bag, its (code, value) pairs."""
+    codes, values = rows.bags.codes.tolist(), rows.bags.values.tolist()
+    return [
+        [list(zip(codes[a:b], values[a:b], strict=True)) for a, b in row]
+        for row in rows.bags.ranges.tolist()
+    ]
 
 
 def ids_of(batches):
