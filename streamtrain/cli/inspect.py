@@ -122,7 +122,13 @@ def _show_dataset(report: dict[str, Any]) -> None:
     width = max((len(c["name"]) for c in report["columns"]), default=0)
     click.echo()
     for column in report["columns"]:
-        if column["kind"] == "numeric":
+        if column["kind"] == "bag":
+            e = column["entries"]
+            text = (
+                f"{column['cardinality']:,} codes of {e['keys']}, {e['total']:,} entries, "
+                f"most in a row {e['longest']:,}, empty {e['empty']:,}"
+            )
+        elif column["kind"] == "numeric":
             s = column["statistics"]
             text = (
                 f"mean {figure(s['mean'], 4)}  std {figure(s['std'], 4)}  "
