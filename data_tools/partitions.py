@@ -133,7 +133,7 @@ class Partitions:
                 n = int(counts[p]) * self.row_bytes
                 _write_all(self._files[p], data[at : at + n], int(starts[p]) * self.row_bytes)
                 at += n
-            data, at = entries.data.cast("B"), 0
+            data, at = entries.reshape(-1).data.cast("B"), 0
             for p in np.flatnonzero(entry_counts):
                 n = ENTRY_BYTES * int(entry_counts[p])
                 where = ENTRY_BYTES * int(entry_starts[p])

@@ -221,8 +221,10 @@ def part_gradient(
             if width == 1:
                 gradient[u] += value * delta[row, at]
                 continue
+            total = gradient[u * width : (u + 1) * width]
+            part_of = delta[row, at : at + width]
             for c in range(width):
-                gradient[u * width + c] += value * delta[row, at + c]
+                total[c] += value * part_of[c]
     for u in range(n_unique):
         slots[np.int64(unique[u]) >> bits] = -1
     return n_unique

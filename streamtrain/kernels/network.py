@@ -48,7 +48,7 @@ from streamtrain.kernels.updates import (
     H_TABLE_RATE,
     adam_corrections,
     advance_shrinkage,
-    catch_up,
+    catch_up_row,
 )
 
 
@@ -340,5 +340,5 @@ def settle_tables(fields, w, stamps, log_now, threshold_now):
         for code in range(fields[f, F_CARDINALITY]):
             at = fields[f, F_FIRST] + code * width
             t = fields[f, F_ROW] + code
-            for k in range(at, at + width):
-                w[k] = catch_up(w[k], stamps[t, 0], stamps[t, 1], log_now, threshold_now)
+            row = w[at : at + width]
+            catch_up_row(row, stamps[t, 0], stamps[t, 1], log_now, threshold_now, row)

@@ -33,7 +33,7 @@ from streamtrain.kernels.network_table import (
     QUANTILE,
     ROBUST,
 )
-from streamtrain.kernels.updates import catch_up
+from streamtrain.kernels.updates import catch_up_row
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _THIRD = np.float32(1.0 / 3.0)
@@ -189,6 +189,8 @@ def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
     """
     lazy = stamps.shape[0] > 0
     n_fields = codes.shape[1]
+    flat = act.reshape(-1)
+    m = act.shape[1]
     for v in range(net.fields.shape[0] - n_fields):
         field = net.fields[n_fields + v]
         width = field[F_WIDTH]
@@ -196,6 +198,7 @@ def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
         lane = field[F_LANE]
         panel = field[F_PANEL]
         k = width - n_linear
+        caught_up = np.empty(width, np.float32)
         for r in range(n):
             for c in range(k):
                 act[panel + ((lane + c) >> 4), r0 + r, (lane + c) & 15] = _ZERO
@@ -206,18 +209,26 @@ def pool_rows(net, w, stamps, now, codes, bags, first, r0, n, act):
                 code = np.int64(bags.codes[e])
                 x = bags.values[e]
                 at = field[F_FIRST] + code * width
-                t = field[F_ROW] + code
-                for c in range(width):
-                    value = w[at + c]
-                    if lazy:
-                        value = catch_up(value, stamps[t, 0], stamps[t, 1], now[0], now[1])
-                    value *= x
-                    if c < n_linear:
-                        act[net.score + (c >> 4), r0 + r, c & 15] += value
-                    else:
-                        to = lane + c - n_linear
-                        act[panel + (to >> 4), r0 + r, to & 15] += value
+                row = w[at : at + width]
+                if lazy:
+                    t = field[F_ROW] + code
+                    catch_up_row(row, stamps[t, 0], stamps[t, 1], now[0], now[1], caught_up)
+                    row = caught_up[:width]
+                for c in range(n_linear):
+                    act[net.score + (c >> 4), r0 + r, c & 15] += row[c] * x
+                # Panel by panel: neighbours in a row are neighbours there.
+                c = 0
+                while c < k:
+                    to = lane + c
+                    n_here = min(16 - (to & 15), k - c)
+                    begin = ((panel + (to >> 4)) * m + r0 + r) * 16 + (to & 15)
+                    out = flat[begin : begin + n_here]
+                    part = row[n_linear + c : n_linear + c + n_here]
+                    for j in range(n_here):
+                        value = part[j] * x
+                        out[j] += value
                         squares += value * value
+                    c += n_here
             if field[F_MEAN] == 1:
                 factor = mean_factor(bags, first + r, v)
                 for c in range(k):
@@ -244,12 +255,15 @@ def lookup_rows(net, w, stamps, now, codes, first, r0, n, act):
         panel = net.fields[f, F_PANEL]
         k = width - n_linear
         if lazy:
+            caught_up = np.empty(width, np.float32)
             for r in range(n):
                 code = codes[first + r, f]
                 at = base + code * width
                 t = net.fields[f, F_ROW] + code
+                row = w[at : at + width]
+                catch_up_row(row, stamps[t, 0], stamps[t, 1], now[0], now[1], caught_up)
                 for c in range(width):
-                    value = catch_up(w[at + c], stamps[t, 0], stamps[t, 1], now[0], now[1])
+                    value = caught_up[c]
                     if c < n_linear:
                         act[net.score + (c >> 4), r0 + r, c & 15] += value
                     else:

@@ -18,7 +18,7 @@ from streamtrain.kernels.network_table import (
 )
 from streamtrain.kernels.updates import (
     ROWWISE_ADAGRAD,
-    catch_up,
+    catch_up_row,
     threshold_range,
     update_rows,
 )
@@ -89,16 +89,21 @@ def bag_gradient(net, f, part, n_tiles, moving, work, thread, slot, before):
     # What an entry would gain from a pair with itself is not there.
     lazy = moving.stamps.shape[0] > 0
     gradient = work.table_gradient[slot]
+    caught_up = np.empty(width, np.float32)
     for u in range(n_unique):
         code = np.int64(work.unique[slot, u])
-        t = net.fields[f, F_ROW] + code
+        first = net.fields[f, F_FIRST] + code * width
+        row = moving.w[first : first + width]
+        if lazy:
+            t = net.fields[f, F_ROW] + code
+            catch_up_row(
+                row, moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1], caught_up
+            )
+            row = caught_up[:width]
+        own = work.own[slot, u]
+        total = gradient[u * width : (u + 1) * width]
         for c in range(net.fields[f, F_LINEAR], width):
-            value = moving.w[net.fields[f, F_FIRST] + code * width + c]
-            if lazy:
-                value = catch_up(
-                    value, moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1]
-                )
-            gradient[u * width + c] -= work.own[slot, u] * value
+            total[c] -= own * row[c]
 
 
 @inline
@@ -137,11 +142,12 @@ def _update_codes(
     if lazy:
         for u in range(n_unique):
             t = row + unique[u]
-            for k in range(u * width, (u + 1) * width):
-                value = catch_up(
-                    gathered[0, k], moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1]
-                )
-                gathered[0, k] = np.float32(np.float64(value) * keep)
+            values = gathered[0, u * width : (u + 1) * width]
+            catch_up_row(
+                values, moving.stamps[t, 0], moving.stamps[t, 1], before[0], before[1], values
+            )
+            for k in range(width):
+                values[k] = np.float32(np.float64(values[k]) * keep)
             moving.stamps[t, 0] = after[0]
             moving.stamps[t, 1] = after[1]
     update_rows(

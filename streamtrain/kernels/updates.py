@@ -360,6 +360,22 @@ def advance_shrinkage(log_factor, threshold, rate, l1, l2):
 
 
 @inline
+def catch_up_row(row, log_then, threshold_then, log_now, threshold_now, out):
+    """Write a row of parameters last touched *then* as the steps until *now* left it.
+
+    One exponential for the row, and where nothing pulls towards 0 one product each.
+    """
+    factor = math.exp(log_now - log_then)
+    threshold = max(threshold_now - factor * threshold_then, 0.0)
+    if threshold == 0.0:
+        for k in range(row.shape[0]):
+            out[k] = np.float32(np.float64(row[k]) * factor)
+    else:
+        for k in range(row.shape[0]):
+            out[k] = np.float32(shrink(np.float64(row[k]), factor, threshold))
+
+
+@inline
 def catch_up(value, log_then, threshold_then, log_now, threshold_now):
     """Return a parameter last touched *then*, as the steps until *now* left it."""
     factor = math.exp(log_now - log_then)
