@@ -16,7 +16,14 @@ import numpy as np
 from streamtrain.kernels._jit import fast_kernel, inline, inline_exact
 from streamtrain.kernels.bags import sort_entries
 from streamtrain.kernels.clipping import clip_factor
-from streamtrain.kernels.losses import log_exposure, loss_and_delta, row_weight
+from streamtrain.kernels.elementary import exp32
+from streamtrain.kernels.losses import (
+    LOGISTIC,
+    S_SMOOTHING,
+    log_exposure,
+    loss_and_delta,
+    row_weight,
+)
 from streamtrain.kernels.network_parameters import (
     clip_task,
     dense_gradient,
@@ -60,6 +67,9 @@ def tile_rows(n_rows: int, n_threads: int) -> int:
 @inline
 def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive):
     """Turn the scores of a tile into the derivative by them; add losses by 16 rows."""
+    if net.loss == LOGISTIC and batch.weight.shape[0] == 0 and net.class_weights.shape[0] == 0:
+        _logistic_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive)
+        return
     kept = progressive.shape[0] > 0
     scores = work.block[thread, : net.n_scores]
     delta = work.block[thread, net.n_scores : 2 * net.n_scores]
@@ -89,6 +99,55 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progr
     for r in range(r0 + n, (r0 + n + 15) // 16 * 16):
         for c in range(net.n_scores):
             work.delta[net.score + (c >> 4), r, c & 15] = np.float32(0.0)
+
+
+@inline
+def _logistic_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive):
+    """Do what `_losses_of_tile` does for logistic losses of rows that all count alike.
+
+    Sixteen rows at a time, without a branch or a call of the C library but one log:
+    sum_i log(1 + e_i) is the log of one product, kept less 1 for its digits. A factor
+    is at most 2.
+    """
+    half = np.float32(0.5) * net.loss_shape[S_SMOOTHING]
+    scores = work.block[thread, :16]
+    slopes = work.block[thread, 16:32]
+    tails = work.block[thread, 32:48]
+    rests = work.block[thread, 48:64]
+    one = np.float32(1.0)
+    zero = np.float32(0.0)
+    for g in range(r0 // 16, (r0 + n + 15) // 16):
+        begin = g * 16
+        n_here = min(16, r0 + n - begin)
+        row = first + begin - r0
+        for k in range(n_here):
+            scores[k] = work.act[net.score, begin + k, 0]
+        if progressive.shape[0] > 0:
+            for k in range(n_here):
+                progressive[row + k, 0] = scores[k]
+        targets = batch.target[row : row + n_here]
+        for k in range(n_here):
+            y = (targets[k] - net.target[0]) * net.target[1]
+            sign = y + y - one
+            margin = sign * scores[k]
+            e = exp32(-abs(margin))
+            other = (e if margin > zero else one) / (one + e)
+            slopes[k] = sign * (half - other) * per_row
+            tails[k] = e
+            # Without smoothing too: 0 times an infinite margin is NaN, and seen.
+            rests[k] = (-margin if margin < zero else zero) + half * margin
+        product = 0.0
+        rest = 0.0
+        for k in range(n_here):
+            e = np.float64(tails[k])
+            product = product * (1.0 + e) + e
+            rest += np.float64(rests[k])
+            work.delta[net.score, begin + k, 0] = slopes[k]
+        sums[g, 0] = rest + math.log1p(product)
+        sums[g, 1] = np.float64(n_here)
+        # Rows behind the last one pass nothing back.
+        for k in range(n_here, 16):
+            work.delta[net.score, begin + k, 0] = zero
 
 
 @inline_exact

@@ -91,7 +91,7 @@ def _ours(bench: Bench, folder: Path, epochs: int) -> dict[str, Any]:
     )  # fmt: skip
     done = ended.last_json()
     images, digits = make_images(10_000, 1)
-    from streamtrain.library import load_model
+    from streamtrain import load_model
 
     found = load_model(str(out)).predict(images).argmax(axis=1)
     return {
