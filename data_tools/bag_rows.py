@@ -44,7 +44,8 @@ class BagPlan:
         text = as_text(cells)
         per_byte = most_parts(1 << 20, self.spec.words, self.spec.characters) / (1 << 20)
         lengths = text.stops.astype(np.int64) - text.starts
-        return np.ceil((lengths + 2) * per_byte).astype(np.int64)
+        most: npt.NDArray[np.int64] = np.ceil((lengths + 2) * per_byte).astype(np.int64)
+        return most
 
 
 @dataclass

@@ -76,7 +76,7 @@ def test_values_are_stored_in_their_own_type_where_float32_is_exact(tmp_path, gi
 def test_windows_hold_rows_in_their_narrow_type(tmp_path):
     values, target = legible("uint8", n_rows=200)
     dataset = make(tmp_path, values, target)
-    assert allocate_rows(dataset, 3).numeric.dtype == np.uint8
+    assert allocate_rows(dataset, 3, 0).numeric.dtype == np.uint8
     assert row_bytes(dataset) == 20 + 4 + 4
 
 
