@@ -141,7 +141,7 @@ class ZarrBlocks:
     def __init__(self, manifest: Manifest, root: str) -> None:
         self._root = root
         schema = manifest.schema
-        self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
+        self.arrays = plan_arrays(schema.stored_array or schema.stored)
         self._is_table = schema.array is None
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
@@ -193,7 +193,12 @@ class ZarrBlocks:
             n, width = block.n_rows, self.arrays[0].row_bytes
             features = numeric.view(np.uint8).reshape(len(numeric), width)
             rows_of = chunks[0].reshape(n, width)
-            scatter_bytes(rows_of, chunks[1].view(np.float32), places, features, target)
+            target_rows = chunks[1].view(np.float32)
+            scatter_bytes(rows_of, target_rows, places, features, target)
+            if len(weight):
+                # Rows of four bytes; the targets get the same values once more.
+                weight_rows, weights = chunks[2].reshape(n, 4), weight.view(np.uint8)
+                scatter_bytes(weight_rows, target_rows, places, weights.reshape(-1, 4), target)
             return -1
 
         def rows(name: str, *tail: int) -> npt.NDArray[Any]:

@@ -286,7 +286,10 @@ def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
         and array.stored.n_values <= MAX_ROW_VALUES
         and len(array.statistics) in {1, array.stored.n_values}
         and not schema.columns
-        and schema.weight is None
+        and schema.weight in {None, "weight"}
+        and (
+            isinstance(array.names, msgspec.UnsetType) or len(array.names) == array.stored.n_values
+        )
         and schema.exposure is None
     )
 

@@ -5,10 +5,10 @@
                  weight, exposure (N,) float32
 
 An array that would have no column is not there. A dataset made from arrays has
-`features` (N, ...) of their own type in place of numeric and codes. All have the same chunks along
-the first axis, one for each block, in Zarr shards of as many chunks each: a
-Zarr shard is one file, its chunks in order, then the index that other readers
-want. A chunk is found by arithmetic, without the index.
+`features` (N, ...) of their own type in place of numeric and codes, and `weight` if
+rows have one. All have the same chunks along the first axis, one for each block, in
+Zarr shards of as many chunks each: a Zarr shard is one file, its chunks in order,
+then the index that other readers want. A chunk is found by arithmetic, without it.
 
     numeric/c/0/0    | chunk 0 | chunk 1 | ... | index: (offset, bytes) of each, crc32c |
 """
@@ -123,10 +123,11 @@ def plan_arrays(stored: StoredColumns | StoredFeatures) -> tuple[ZarrArray, ...]
     """Return the arrays of a dataset, in the order in which their chunks make a block."""
     if isinstance(stored, StoredFeatures):
         n_bytes = stored.feature_bytes
-        return (
-            BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes),
-            BytesArray("target", "float32", (), ("target",), n_bytes, n_bytes + 4),
-        )
+        arrays = [BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes)]
+        for role in ("target", "weight") if stored.weighted else ("target",):
+            arrays.append(BytesArray(role, "float32", (), (role,), n_bytes, n_bytes + 4))
+            n_bytes += 4
+        return tuple(arrays)
     return _plan_table(stored)
 
 
