@@ -204,7 +204,7 @@ class _ArrayIngest:
                 name,
                 stored,
                 block_rows=n_block,
-                compressed=options.compression is not None,
+                compression=options.compression,
                 on_block=statistics.update if name == "train" else None,
             )
             for name in SPLITS

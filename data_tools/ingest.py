@@ -268,7 +268,7 @@ class _Ingest:
             stored,
             columns,
             file_format=options.format,
-            compressed=options.compression is not None,
+            compression=options.compression,
             remaps=remaps,
             target_remap=task.remap,
             shuffle_key=self._draw.shuffle_key,

@@ -52,7 +52,7 @@ class IngestOptions:
     format : {"parquet", "zarr"}
         Of the shards. Both hold the same rows in the same order: parquet is
         smaller in files that other table tools read, zarr is read faster.
-    compression : {None, "zstd"}
+    compression : {None, "zstd", "blosc"}
         Of Zarr chunks; decoded by the reading threads.
     block_rows : int or None
         Rows of a block; None is 8192 shuffled, 512 in order. More read
@@ -99,7 +99,7 @@ class IngestOptions:
     positive: str | None = None
     shuffle: bool = True
     format: Literal["parquet", "zarr"] = "parquet"
-    compression: Literal["zstd"] | None = None
+    compression: Literal["zstd", "blosc"] | None = None
     block_rows: int | None = None
     memory: int | None = None
     threads: int | None = None

@@ -15,17 +15,17 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
 from streamtrain.store.block_writer import BlockWriter, OnBlock
+from streamtrain.store.chunk_codecs import Compression, chunk_codec
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
 from streamtrain.store.manifest import Manifest, StoredBlock
 from streamtrain.store.schema import Schema, StoredColumns
 from streamtrain.store.shards import MAX_BLOCK_ROWS as MAX_PARQUET_ROWS
 from streamtrain.store.shards import ShardWriter
-from streamtrain.store.zarr_layout import chunk_codec, plan_arrays
+from streamtrain.store.zarr_layout import plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 
 Bytes = npt.NDArray[np.uint8]
@@ -136,7 +136,7 @@ class ParquetBlocks:
 
 
 class ZarrBlocks:
-    """A chunk of each array, row-major, plain or as one frame of zstd."""
+    """A chunk of each array, row-major, plain or as one frame of zstd or Blosc."""
 
     def __init__(self, manifest: Manifest, root: str) -> None:
         self._root = root
@@ -146,7 +146,9 @@ class ZarrBlocks:
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._first_code = len(schema.numeric)
-        self._compressed = not isinstance(manifest.compression, msgspec.UnsetType)
+        self._compression: Compression | None = None
+        if not isinstance(manifest.compression, msgspec.UnsetType):
+            self._compression = manifest.compression
         # All chunks of a split have the rows of its first block, the last one filled up.
         self._chunk_rows = {
             shard.name: shards[0].blocks[0].n_rows
@@ -159,14 +161,15 @@ class ZarrBlocks:
     @property
     def scratch_bytes(self) -> int:
         """What a reading thread decodes into, beside the bytes of a block."""
-        if not self._compressed:
+        if self._compression is None:
             return 0
         row_bytes = sum(array.row_bytes for array in self.arrays)
-        return max(self._chunk_rows.values(), default=0) * row_bytes
+        decoded = max(self._chunk_rows.values(), default=0) * row_bytes
+        return decoded + chunk_codec(self._compression).scratch_bytes()
 
     def check(self, block: StoredBlock) -> None:
         """Refuse a chunk whose bytes are not rows x width."""
-        if self._compressed:
+        if self._compression is not None:
             if block.n_rows > self._chunk_rows[block.parts[0].shard.name]:
                 raise _unfit(self._root, block, 0, "a chunk of fewer")
             return
@@ -187,8 +190,10 @@ class ZarrBlocks:
         exposure: Floats,
     ) -> int:
         """Copy rows."""
-        if self._compressed:
-            chunks = [self._decoded(block, i, chunk) for i, chunk in enumerate(chunks)]
+        if self._compression is not None:
+            chunks = [
+                self._decoded(block, i, chunk, self._compression) for i, chunk in enumerate(chunks)
+            ]
         if not self._is_table:
             n, width = block.n_rows, self.arrays[0].row_bytes
             features = numeric.view(np.uint8).reshape(len(numeric), width)
@@ -230,21 +235,21 @@ class ZarrBlocks:
         beyond = (found < 0) | (found >= self._cardinality)
         return self._first_code + int(beyond.any(axis=0).argmax())
 
-    def _decoded(self, block: StoredBlock, i: int, chunk: Bytes) -> Bytes:
+    def _decoded(self, block: StoredBlock, i: int, chunk: Bytes, compression: Compression) -> Bytes:
         """Return the rows of a chunk; its size is what the manifest says, never the frame."""
         codec = getattr(self._local, "codec", None)
         if codec is None:
-            codec = self._local.codec = chunk_codec()
+            codec = self._local.codec = chunk_codec(compression)
         part, row_bytes = block.parts[i], self.arrays[i].row_bytes
         n_bytes = self._chunk_rows[part.shard.name] * row_bytes
         try:
-            data = codec.decompress(pa.py_buffer(chunk), decompressed_size=n_bytes)
-        except OSError as error:
+            data: Bytes = codec.decompress(chunk, n_bytes)
+        except (OSError, ValueError, RuntimeError) as error:
             raise CorruptShardError(
                 f"cannot be decoded to {n_bytes} bytes: {error}",
                 where=f"{self._root}/{part.shard.name}, block {part.number}",
             ) from error
-        return np.frombuffer(data, np.uint8, block.n_rows * row_bytes)
+        return data[: block.n_rows * row_bytes]
 
 
 def _unfit(root: str, block: StoredBlock, part: int, width: str) -> CorruptShardError:
@@ -297,7 +302,7 @@ def open_writer(
     *,
     block_rows: int,
     on_block: OnBlock | None = None,
-    compressed: bool = False,
+    compression: Compression | None = None,
 ) -> BlockWriter:
     """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`."""
     if file_format == "zarr":
@@ -307,6 +312,6 @@ def open_writer(
             columns,
             block_rows=block_rows,
             on_block=on_block,
-            compressed=compressed,
+            compression=compression,
         )
     return ShardWriter(folder, split, columns, block_rows=block_rows, on_block=on_block)

@@ -142,7 +142,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_fractions : dict of str to float
     split_by : str or None
     reject_reasons : dict of str to int
-    compression : {"zstd"}, or unset
+    compression : {"zstd", "blosc"}, or unset
         Of Zarr chunks.
     contents : dict of str to str
         For each split the xxh3-128 of its values (`ContentsDigest`), which do
@@ -164,7 +164,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_by: str | None = None
     reject_reasons: dict[str, int] = {}
     contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    compression: Literal["zstd"] | msgspec.UnsetType = msgspec.UNSET
+    compression: Literal["zstd", "blosc"] | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 

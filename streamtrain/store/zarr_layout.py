@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from streamtrain.store.chunk_codecs import Compression, chunk_codec
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 CODE_TYPES = ("uint8", "uint16", "int32")
@@ -213,21 +213,13 @@ def _dimensions(array: ZarrArray) -> tuple[str, ...]:
     return tuple(f"{array.name}_{axis}" for axis in range(1, 1 + len(array.tail)))
 
 
-def chunk_codec() -> pa.Codec:
-    """Return what compresses chunks: one zstd frame each, as zarr's own codec writes it."""
-    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
-
-
-_ZSTD_LEVEL = 3
-
-
 def group_metadata(
     arrays: Sequence[ZarrArray],
     *,
     n_rows: int,
     chunk_rows: int,
     shard_chunks: int,
-    compressed: bool = False,
+    compression: Compression | None = None,
 ) -> dict[str, bytes]:
     """Return every zarr.json of a split's group by its path in the group, as zarr writes it.
 
@@ -239,13 +231,13 @@ def group_metadata(
         Rows of a chunk.
     shard_chunks : int
         Chunks of a Zarr shard.
-    compressed : bool
-        Whether chunks are by `chunk_codec`.
+    compression : {None, "zstd", "blosc"}
+        What chunks are frames of.
     """
     import zarr
-    from zarr.codecs import ZstdCodec
     from zarr.storage import MemoryStore
 
+    codec = chunk_codec(compression) if compression else None
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(store_dict=files), zarr_format=3)
     for array in arrays:
@@ -255,7 +247,7 @@ def group_metadata(
             chunks=(chunk_rows, *array.tail),
             shards=(chunk_rows * shard_chunks, *array.tail),
             dtype=array.dtype,
-            compressors=[ZstdCodec(level=_ZSTD_LEVEL)] if compressed else None,
+            compressors=[codec.metadata(np.dtype(array.dtype).itemsize)] if codec else None,
             filters=None,
             # Every chunk is written: nothing is ever read from this.
             fill_value=float("nan") if array.dtype.startswith("float") else 0,

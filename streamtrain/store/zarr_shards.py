@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import xxhash
 
 from streamtrain import durable
-from streamtrain.errors import StreamtrainError
+from streamtrain.errors import ConfigError, StreamtrainError
 from streamtrain.store.block_writer import (
     SHARD_BYTES,
     BlockWriter,
@@ -18,11 +18,16 @@ from streamtrain.store.block_writer import (
     OnBlock,
     shard_of,
 )
+from streamtrain.store.chunk_codecs import (
+    MAX_BLOSC_BYTES,
+    ChunkCodec,
+    Compression,
+    chunk_codec,
+)
 from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 from streamtrain.store.zarr_layout import (
     ZarrArray,
-    chunk_codec,
     group_metadata,
     plan_arrays,
     shard_index,
@@ -40,14 +45,15 @@ class _OpenShard:
         self.blocks: list[Block] = []
         self.ends: list[int] = []
 
-    def write(self, rows: npt.NDArray[Any], *, padding: int, codec: pa.Codec | None) -> None:
+    def write(self, rows: npt.NDArray[Any], *, padding: int, codec: ChunkCodec | None) -> None:
         """Append a chunk: rows, and `padding` rows that no block holds."""
         start = self.file.position
         self.file.block.reset()
         n, filling = len(rows), bytes(padding * self.array.row_bytes)
         if codec is not None:
             # A chunk is one frame: what fills it up is in it, and under its digest.
-            self.file.write(codec.compress(rows.tobytes() + filling, asbytes=True))
+            item = np.dtype(self.array.dtype).itemsize
+            self.file.write(codec.compress(rows.tobytes() + filling, item))
         else:
             self.file.write(rows.data)
         digest = self.file.block.hexdigest()
@@ -64,8 +70,8 @@ class ZarrWriter(BlockWriter):
     ----------
     folder, split, stored, block_rows, on_block
         As in `BlockWriter`.
-    compressed : bool
-        With zstd, each chunk by itself.
+    compression : {None, "zstd", "blosc"}
+        Of each chunk by itself.
     shard_bytes : int
         A Zarr shard has as many chunks as fit into this, over all arrays and
         before compression.
@@ -84,7 +90,7 @@ class ZarrWriter(BlockWriter):
         *,
         block_rows: int,
         on_block: OnBlock | None = None,
-        compressed: bool = False,
+        compression: Compression | None = None,
         shard_bytes: int = SHARD_BYTES,
     ) -> None:
         super().__init__(
@@ -98,7 +104,15 @@ class ZarrWriter(BlockWriter):
         self._arrays = plan_arrays(stored)
         row_bytes = sum(array.row_bytes for array in self._arrays)
         self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
-        self._codec = chunk_codec() if compressed else None
+        self._compression = compression
+        self._codec = chunk_codec(compression) if compression else None
+        largest = block_rows * max(array.row_bytes for array in self._arrays)
+        if compression == "blosc" and largest > MAX_BLOSC_BYTES:
+            raise ConfigError(
+                f"a chunk of {largest:,} bytes, Blosc holds at most {MAX_BLOSC_BYTES:,}",
+                where="--block-rows",
+                remedy="give fewer, or --compression zstd",
+            )
         self._open: list[_OpenShard] = []
         self._n_rows = self._n_blocks = self._n_shards = 0
         self._ended = False
@@ -152,7 +166,7 @@ class ZarrWriter(BlockWriter):
             n_rows=self._n_rows,
             chunk_rows=self._block_rows if self._n_blocks > 1 else self._n_rows,
             shard_chunks=self._shard_chunks if self._n_shards > 1 else self._n_blocks,
-            compressed=self._codec is not None,
+            compression=self._compression,
         ).items():
             name = f"{group}/{key}"
             durable.write_directory_file(self._folder / name, data)

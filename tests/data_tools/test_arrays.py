@@ -144,11 +144,12 @@ def test_slabs_partitions_and_budgets_do_not_show(tmp_path, monkeypatch, shuffle
         assert found == sorted(found)
 
 
-def test_arrays_can_be_compressed(tmp_path):
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
+def test_arrays_can_be_compressed(tmp_path, compression):
     values, target = legible()
     (tmp_path / "plain").mkdir()
     plain = make(tmp_path / "plain", values, target, block_rows=64)
-    small = make(tmp_path, values, target, block_rows=64, compression="zstd")
+    small = make(tmp_path, values, target, block_rows=64, compression=compression)
     assert small.fingerprint == plain.fingerprint
     assert small.manifest.splits["train"][0].n_bytes < plain.manifest.splits["train"][0].n_bytes
     np.testing.assert_array_equal(rows_of(small)[0], rows_of(plain)[0])
