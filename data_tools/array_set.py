@@ -135,12 +135,12 @@ def only_array(group: ArrayGroup) -> ArraySource:
     return checked(group.open(_features_path(group, ArrayNames(), set())))
 
 
-def open_group(path: Path) -> ArrayGroup | None:
+def open_group(path: Path, name: str) -> ArrayGroup | None:
     """Return the arrays of a file or directory that holds several, None of one array."""
     if is_zarr(path):
-        found = open_zarr(path, str(path))
+        found = open_zarr(path, name)
         return found if isinstance(found, ZarrGroup) else None
-    return open_file_group(path, read_head(path))
+    return open_file_group(path, read_head(path), name)
 
 
 def open_set(
@@ -150,6 +150,7 @@ def open_set(
     target_file: Path | None = None,
     weight_file: Path | None = None,
     raw: bool = False,
+    name: str | None = None,
 ) -> ArraySet:
     """Open the arrays of a source.
 
@@ -162,6 +163,8 @@ def open_set(
         Arrays beside it, which go before those of a group.
     raw : bool
         Whether it is values without a header.
+    name : str or None
+        What messages call it, if not by its path.
 
     Raises
     ------
@@ -172,14 +175,14 @@ def open_set(
     UsageError
         If raw values have no type or shape.
     """
-    group = None
+    group, name = None, name or str(path)
     if raw or names.dtype is not None or names.shape is not None:
-        features = checked(_raw(path, names))
+        features = checked(_raw(path, names, name))
     else:
-        group = open_group(path)
-        features = _features(group, names) if group is not None else open_array(path)
+        group = open_group(path, name)
+        features = _features(group, names) if group is not None else open_array(path, name=name)
     if group is None and names.in_group:
-        raise SourceError("is one array and no group of several", where=str(path))
+        raise SourceError("is one array and no group of several", where=name)
     target: ArraySource | Labels | None = None
     if target_file is not None:
         target = open_array(target_file, option="--target-file")
@@ -198,6 +201,9 @@ def open_set(
                 f"of shape {part.shape}, expected ({features.shape[0]},) for as many rows "
                 f"as {features.name} has",
                 where=part.name,
+                remedy="a row has one target and one weight: give a column of it"
+                if part.shape[:1] == features.shape[:1]
+                else "",
             )
     return ArraySet(
         features,
@@ -225,7 +231,7 @@ def needs_target(found: ArraySet) -> ArraySource | Labels:
     return found.target
 
 
-def _raw(path: Path, names: ArrayNames) -> RawSource:
+def _raw(path: Path, names: ArrayNames, name: str) -> RawSource:
     if names.dtype is None or names.shape is None:
         raise UsageError(
             "raw values have no header",
@@ -242,7 +248,7 @@ def _raw(path: Path, names: ArrayNames) -> RawSource:
     if any(n < 1 for n in shape[1:]) or not (shape[0] > 0 or shape[0] == -1):
         raise UsageError(f"{','.join(map(str, shape))} is no shape", where="--shape")
     read_head(path)
-    return RawSource(path, str(path), shape, dtype)
+    return RawSource(path, name, shape, dtype)
 
 
 def _first(group: ArrayGroup, paths: Sequence[str]) -> str | None:

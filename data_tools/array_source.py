@@ -122,7 +122,7 @@ class ArrayGroup(Protocol):
         ...
 
 
-def open_array(path: Path, *, option: str = "") -> ArraySource:
+def open_array(path: Path, *, option: str = "", name: str | None = None) -> ArraySource:
     """Open a file or directory that is one array, of the kind that its first bytes say.
 
     Parameters
@@ -130,6 +130,8 @@ def open_array(path: Path, *, option: str = "") -> ArraySource:
     path : Path
     option : str
         The option that named it, for messages.
+    name : str or None
+        What messages call it, if not by its path.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def open_array(path: Path, *, option: str = "") -> ArraySource:
     from data_tools.array_set import only_array
     from data_tools.zarr_source import ZarrGroup, is_zarr, open_zarr
 
-    name = str(path)
+    name = name or str(path)
     if is_zarr(path):
         found = open_zarr(path, name)
         return only_array(found) if isinstance(found, ZarrGroup) else checked(found)
@@ -151,7 +153,7 @@ def open_array(path: Path, *, option: str = "") -> ArraySource:
         return checked(FortranSource(path, name) if fortran else NpySource(path, name))
     if head[:2] == b"\x1f\x8b" or is_idx(head):
         return checked(IdxSource(path, name))
-    group = open_file_group(path, head)
+    group = open_file_group(path, head, name)
     if group is not None:
         return only_array(group)
     remedy = f"{option} takes {_KINDS}" if option else f"give {_KINDS}"
@@ -180,15 +182,15 @@ def read_head(path: Path) -> bytes:
         raise durable.as_read_error(error, path) from error
 
 
-def open_file_group(path: Path, head: bytes) -> ArrayGroup | None:
+def open_file_group(path: Path, head: bytes, name: str) -> ArrayGroup | None:
     """Return the arrays of a file that holds several, None if its first bytes say otherwise."""
     from data_tools.h5_source import H5_MAGIC, H5Group
     from data_tools.npz_group import NPZ_MAGIC, NpzGroup
 
     if head.startswith(H5_MAGIC):
-        return H5Group(path, str(path))
+        return H5Group(path, name)
     if head.startswith(NPZ_MAGIC):
-        return NpzGroup(path, str(path))
+        return NpzGroup(path, name)
     return None
 
 

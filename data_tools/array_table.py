@@ -17,6 +17,8 @@ from data_tools.table_source import MAX_COLUMNS, TableBatch, TableReader
 from streamtrain.errors import SourceError
 
 WEIGHT = "weight"
+_BAND_BYTES = 32 << 20
+"""Most rows of one chunk that are read at once."""
 
 
 class ArrayTableReader(TableReader):
@@ -61,16 +63,15 @@ class ArrayTableReader(TableReader):
             kinds.append((WEIGHT, _kind(arrays.weight.dtype)))
         self.weight = WEIGHT if arrays.weight is not None else None
         self.schema = pa.schema(kinds)
+        self._row = max(features.dtype.itemsize * width, 1)
+        self._slab_rows = self._rows_at_once(features.step)
         self.n_rows = n
         self.n_bytes = sum(math.prod(p.shape) * p.dtype.itemsize for p in arrays.parts)
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """Yield all rows in order."""
-        features = self._arrays.features
-        row = features.dtype.itemsize * math.prod(features.shape[1:])
-        step = max(PIECE_BYTES // max(row, 1), 1)
-        done, total = 0, features.shape[0]
-        for rows, targets, weights in self._arrays.slabs(step):
+        done, total = 0, self._arrays.features.shape[0]
+        for rows, targets, weights in self._arrays.slabs(self._slab_rows):
             block = rows.reshape(len(rows), -1)
             arrays, names = [], []
             for name in columns:
@@ -86,6 +87,13 @@ class ArrayTableReader(TableReader):
             yield TableBatch(
                 pa.RecordBatch.from_arrays(arrays, names=names), self.n_bytes * done // total
             )
+
+    def _rows_at_once(self, step: int) -> int:
+        """Return the rows of a slab: whole chunks, where a row of them is not too large."""
+        rows = max(PIECE_BYTES // self._row, 1)
+        if step <= rows:
+            return rows - rows % step
+        return step if step * self._row <= _BAND_BYTES else rows
 
     def _targets(self, targets: npt.NDArray[Any]) -> pa.Array:
         told = self._arrays.target
@@ -103,7 +111,7 @@ class ArrayTableReader(TableReader):
     def reading_bytes(self, columns: Sequence[str]) -> int:
         """Return what a chunk takes as it is decoded, and a slab."""
         del columns
-        return 2 * self._arrays.chunk_bytes + 2 * PIECE_BYTES
+        return 2 * self._arrays.chunk_bytes + 2 * self._slab_rows * self._row
 
 
 def _kind(dtype: np.dtype[Any]) -> pa.DataType:

@@ -149,6 +149,7 @@ def _open_arrays(place: Place, options: SourceOptions, *, raw: bool = False) -> 
         target_file=options.target_file,
         weight_file=options.weight_file,
         raw=raw,
+        name=place.name,
     )
     column = options.arrays.column
     named = options.target_file is None and options.arrays.target is None and column is not None

@@ -1,6 +1,7 @@
 """Arrays of one source of several, of several sources, and their weights."""
 
 import json
+import subprocess
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import zarr
 
 import streamtrain as st
+from data_tools import array_table
 from data_tools.array_judge import count_rounded
 from data_tools.array_rows import ArrayFiles, read_array_rows
 from data_tools.array_set import ArrayNames, open_set
@@ -146,6 +148,32 @@ def test_a_row_without_a_number_is_rejected_from_a_table_in_hdf5(tmp_path):
     assert report.reasons == {"1: not finite": 1, "missing target": 1}
     assert (report.rows_read, report.rows_written) == (N_ROWS, N_ROWS - 2)
     assert np.isnan(table["0"][6].as_py())
+
+
+def test_hdf5_comes_through_a_pipe_too(tmp_path):
+    values, target = legible("f4", shape=(3,))
+    path = write_group(tmp_path, "hdf5 columns", {"X": values, "y": target})
+    with path.open("rb") as file:
+        done = subprocess.run(
+            command.words("ingest", "-", "--target", "y", "--out", tmp_path / "ds"),
+            env=command.environment(), stdin=file, capture_output=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    dataset = st.open_dataset(tmp_path / "ds")
+    (source,) = dataset.manifest.sources
+    assert (source.name, source.n_bytes) == ("-", path.stat().st_size)
+
+
+@pytest.mark.parametrize("kind", ["hdf5 chunks", "hdf5 columns", "zarr"])
+@pytest.mark.parametrize("piece", [1000, 5000, 1 << 20])
+def test_pieces_of_a_table_do_not_show(tmp_path, monkeypatch, kind, piece):
+    values, target = legible("f4", shape=(3,))
+    path = write_group(tmp_path, kind, {"X": values, "y": target})
+    monkeypatch.setattr(array_table, "PIECE_BYTES", piece)
+    monkeypatch.setattr(array_table, "_BAND_BYTES", 3 * piece)
+    _, table = as_table(tmp_path, path)
+    assert table["2"].to_pylist() == list(range(N_ROWS))
+    assert table["target"].to_pylist() == target.tolist()
 
 
 def test_soft_links_inside_a_file_are_followed(tmp_path):

@@ -194,6 +194,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch
         ({"target": np.arange(299) % 2}, "of shape (299,), expected (300,)"),
         ({"weight": np.ones(301)}, "of shape (301,), expected (300,)"),
         ({"weight": np.ones((300, 2))}, "of shape (300, 2), expected (300,)"),
+        ({"target": np.ones((300, 2))}, "a row has one target and one weight"),
         ({"weight": np.where(np.arange(300) == 211, -1.0, 1)}, "weight of row 211 is -1.0"),
         ({"weight": np.where(np.arange(300) == 211, np.nan, 1)}, "weight of row 211 is nan"),
         ({"weight": np.where(np.arange(300) == 211, np.inf, 1)}, "weight of row 211 is inf"),
