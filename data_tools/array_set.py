@@ -6,6 +6,7 @@ cells.zarr X (N, D)   obs/cell_type (N,)   var/_index (D,)     AnnData
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ _FEATURES = ("features", "X")
 _TARGETS = ("target", "y")
 _WEIGHTS = ("weight",)
 _OBS = "obs"
+_MAX_NAME = 1024
 _SPARSE = ("csr_matrix", "csc_matrix")
 
 
@@ -366,5 +368,13 @@ def _feature_names(group: ArrayGroup, features: ArraySource) -> tuple[str, ...]:
         raise SourceError(
             f"var has {len(names)} names, expected {features.shape[1]} for X", where=group.name
         )
+    for text in names:
+        if len(text) > _MAX_NAME or any(unicodedata.category(c) in {"Cc", "Cs"} for c in text):
+            raise SourceError(
+                f"var has the name {text[:20]!r}, with control characters or longer than "
+                f"{_MAX_NAME:,}",
+                where=group.name,
+                remedy="rename it",
+            )
     # A name twice is no name of a column.
     return names if len(set(names)) == len(names) else ()

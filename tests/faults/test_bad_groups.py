@@ -319,6 +319,13 @@ def test_names_of_another_number_than_columns_are_refused(tmp_path):
     assert "3 names, expected 4" in refused(tmp_path, path, target="cell_type")
 
 
+@pytest.mark.parametrize("bad", ["a\x1b[31m", "n" * 1025, "two\nlines"])
+@pytest.mark.parametrize("form", FORMATS)
+def test_names_that_no_terminal_should_print_are_refused(tmp_path, bad, form):
+    path = anndata(tmp_path / "a.zarr", texts=["a", "b", bad, "d"])
+    assert "control characters" in refused(tmp_path, path, target="cell_type", format=form)
+
+
 def test_a_text_target_of_too_many_values_is_refused(tmp_path):
     path = anndata(tmp_path / "a.zarr", n=1200)
     batch = zarr.open_array(path / "obs/batch", mode="a")
