@@ -1,47 +1,44 @@
-"""Arrays to a dataset: rows of one array with a target each, shuffled over all of it, as Zarr.
+"""Arrays to a dataset: rows with a target each, shuffled over all of them, as Zarr.
 
 The same two passes as for tables. Pass 1 reads slabs of rows in order, judges them
 and scatters them into temporary partitions; pass 2 sorts one partition at a time
-and writes blocks. A packed row is two words of ordinal and split, the target, and
-the features' bytes:
+and writes blocks. A packed row is two words of ordinal and split, the target, the
+weight where rows have one, and the features' bytes:
 
-    | ordinal, split (8) | target float32 (4) | features, filled up to a multiple of 4 |
+    | ordinal, split (8) | target float32 (4) | weight (4) | features, up to a multiple of 4 |
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
-from data_tools.array_plan import ArrayPlan, plan_array
-from data_tools.array_source import ArraySource, open_array
-from data_tools.judge import TargetSpan
+from data_tools.array_inputs import open_sets
+from data_tools.array_judge import RowJudge
+from data_tools.array_plan import ArrayPlan, block_rows, narrowest, plan_arrays
+from data_tools.array_set import ArraySet
+from data_tools.array_statistics import ArrayStatistics
+from data_tools.array_table import WEIGHT
 from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions, read_sorted
 from data_tools.rejects import RejectFile
 from data_tools.report import Listener, Progress
-from data_tools.statistics import Moments
-from data_tools.target import TargetCounter, decide_task
-from streamtrain.errors import ConfigError, SourceError, StreamtrainError, UsageError
+from data_tools.target import Task, decide_labels, decide_task
+from streamtrain.errors import SourceError, StreamtrainError
 from streamtrain.kernels import packing
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.seeds import derive_key
 from streamtrain.store.manifest import FORMAT_VERSION, SPLITS, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import (
-    MAX_POSITIONS,
-    MAX_ROW_VALUES,
     ArrayFeatures,
-    NumericStatistics,
     Schema,
     StoredFeatures,
     Target,
@@ -50,184 +47,136 @@ from streamtrain.store.verify import file_digest
 from streamtrain.store.zarr_shards import ZarrWriter
 
 _HEAD = packing.HEAD_WORDS
-_TARGET = "target"
+_REJECTED = "rejected/part-00000.csv"
 
 
 @dataclass
 class _Counts:
-    """Rows so far."""
+    """Rows of one source so far."""
 
     read: int = 0
     written: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    rejected: int = 0
 
 
 def ingest_arrays(
     options: IngestOptions, staging: Path, listen: Listener, *, out: Path
-) -> Manifest:
-    """Write the dataset of an array and its targets into ``staging/dataset``.
+) -> tuple[Manifest, int]:
+    """Write the dataset of arrays and their targets into ``staging/dataset``.
+
+    Returns
+    -------
+    manifest : Manifest
+    n_rounded : int
+        Integers that float32 does not hold exactly.
 
     Raises
     ------
     SourceError
-        If an array is damaged or holds no numbers, the lengths differ, or a target
-        is not a finite number.
+        If an array is damaged or holds no numbers, the lengths differ, a target
+        is not a finite number, or a weight is negative or missing.
     ConfigError, UsageError
         If an option has no meaning for arrays.
     BudgetError
         If the budget cannot hold the least that can work.
     """
-    _check_options(options)
-    assert options.target_file is not None
-    source = open_array(Path(options.sources[0]))
-    target = open_array(options.target_file, option="--target-file")
-    for each in (source, target):
-        if out.resolve() in Path(each.name).resolve().parents:
-            raise SourceError("lies inside the output", where=each.name)
-    if target.shape != (source.shape[0],):
-        raise SourceError(
-            f"of shape {target.shape}, expected ({source.shape[0]},) for as many rows "
-            f"as {source.name} has",
-            where=target.name,
-        )
-    if len(source.shape) == 1:
-        raise SourceError("has one axis, expected rows of features", where=source.name)
-    n_values = math.prod(source.shape[1:])
-    if n_values > MAX_ROW_VALUES:
-        raise SourceError(
-            f"a row has {n_values:,} values, expected at most {MAX_ROW_VALUES:,}",
-            where=source.name,
-        )
-    return _ArrayIngest(options, staging, listen, source, target).run()
+    return _ArrayIngest(options, staging, listen, open_sets(options, out)).run()
 
 
-def _check_options(options: IngestOptions) -> None:
-    if len(options.sources) != 1:
-        raise UsageError("takes one array as its source", where="--target-file")
-    table_only = {
-        "--weight": options.weight,
-        "--exposure": options.exposure,
-        "--split-by": options.split_by,
-        "--numeric": options.numeric,
-        "--categorical": options.categorical,
-        "--drop": options.drop,
-        "--delimiter": options.delimiter,
-    }
-    for name, given in table_only.items():
-        if given:
-            raise ConfigError("names columns, an array has none", where=name, remedy="leave it out")
-
-
+@dataclass
 class _ArrayIngest:
-    def __init__(
-        self,
-        options: IngestOptions,
-        staging: Path,
-        listen: Listener,
-        source: ArraySource,
-        target: ArraySource,
-    ) -> None:
-        self._options = options
-        self._folder = staging / "dataset"
-        self._staging = staging
-        self._listen = listen
-        self._source = source
-        self._target = target
-        self._split_key = np.uint64(derive_key("ingest split", options.seed))
-        self._shuffle_key = derive_key("ingest shuffle", options.seed)
-        valid = options.splits.get("valid", 0.0)
-        limits = (valid, valid + options.splits.get("test", 0.0))
-        self._limits = np.array([min(int(x * 2.0**64), 2**64 - 1) for x in limits], np.uint64)
-        self._counter = TargetCounter()
-        self._counts = _Counts()
+    options: IngestOptions
+    staging: Path
+    listen: Listener
+    sets: Sequence[ArraySet]
+    counts: list[_Counts] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
 
-    def run(self) -> Manifest:
-        plan = plan_array(self._source, self._options)
+    def __post_init__(self) -> None:
+        self._folder = self.staging / "dataset"
+        seed = self.options.seed
+        self._split_key = np.uint64(derive_key("ingest split", seed))
+        self._shuffle_key = derive_key("ingest shuffle", seed)
+        valid = self.options.splits.get("valid", 0.0)
+        limits = (valid, valid + self.options.splits.get("test", 0.0))
+        self._limits = np.array([min(int(x * 2.0**64), 2**64 - 1) for x in limits], np.uint64)
+
+    def run(self) -> tuple[Manifest, int]:
+        options = self.options
+        plan = plan_arrays(self.sets, options)
         self._folder.mkdir()
-        rejected = self._folder / "rejected/part-00000.csv"
-        rejects = RejectFile(rejected, fail=self._options.on_bad_row == "fail")
+        rejected = self._folder / _REJECTED
+        rejects = RejectFile(rejected, fail=options.on_bad_row == "fail")
         partitions = Partitions(
-            self._staging / "partitions",
-            bits=plan.bits if self._options.shuffle else 0,
+            self.staging / "partitions",
+            bits=plan.bits if options.shuffle else 0,
             n_columns=plan.n_words,
         )
+        judge = RowJudge(plan, rejects, self.reasons)
         try:
-            self._read(plan, partitions, rejects)
+            self._read(plan, partitions, judge)
         finally:
             partitions.close()
         files = {}
         if rejects.close():
-            files["rejected/part-00000.csv"] = file_digest(rejected)[0]
-        if not self._counts.written:
-            raise SourceError(f"no row can be used: {rejects.first}", where=self._source.name)
-        return self._write(plan, partitions, files)
+            files[_REJECTED] = file_digest(rejected)[0]
+        if not sum(c.written for c in self.counts):
+            where = self.sets[0].features.name
+            raise SourceError(f"no row can be used: {rejects.first}", where=where)
+        stored = plan.packed
+        if plan.is_wide and not judge.n_rounded:
+            stored = replace(stored, dtype=narrowest(judge.low, judge.high))
+        return self._write(plan, stored, partitions, judge, files), judge.n_rounded
 
-    def _read(self, plan: ArrayPlan, partitions: Partitions, rejects: RejectFile) -> None:
+    def _read(self, plan: ArrayPlan, partitions: Partitions, judge: RowJudge) -> None:
         start = time.monotonic()
-        total = self._source.shape[0]
-        slabs = [source.slabs(plan.slab_rows) for source in (self._source, self._target)]
-        for rows, targets in zip(*slabs, strict=True):
-            first = self._counts.read
-            values = self._targets(targets, first)
-            stored = _narrowed(rows, plan.stored)
-            good = self._judge(stored, first, rejects)
-            self._counts.read += len(rows)
-            self._scatter(plan, partitions, stored, values, good, first)
-            seconds = time.monotonic() - start
-            done = self._counts.read
-            self._listen(Progress("read", done, done, total, seconds))
-
-    def _targets(self, targets: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
-        wide = targets.astype(np.float64)
-        with np.errstate(over="ignore"):
-            values = wide.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            what = "missing (NaN)" if np.isnan(wide[bad[0]]) else "not finite"
-            raise SourceError(
-                f"the target of row {first + int(bad[0])} is {what}",
-                where=self._target.name,
-                remedy="leave such rows out of both arrays",
-            )
-        rounded = bool(((wide != values) & (wide == np.floor(wide))).any())
-        self._counter.update_span(TargetSpan(float(wide.min()), float(wide.max()), rounded))
-        return values
-
-    def _judge(
-        self, stored: npt.NDArray[Any], first: int, rejects: RejectFile
-    ) -> npt.NDArray[np.bool_]:
-        """Return which rows hold no infinity; NaN is a missing value."""
-        if stored.dtype.kind != "f":
-            return np.ones(len(stored), np.bool_)
-        good: npt.NDArray[np.bool_] = ~np.isinf(stored).any(axis=1)
-        for i in np.flatnonzero(~good).tolist():
-            rejects.add(self._source.name, first + i + 1, "not finite", b"")
-            self._counts.reasons["not finite"] += 1
-        return good
+        total = sum(s.features.shape[0] for s in self.sets)
+        done = 0
+        for arrays in self.sets:
+            counts = _Counts()
+            self.counts.append(counts)
+            judge.begin(arrays)
+            for rows, targets, weights in arrays.slabs(plan.slab_rows):
+                assert targets is not None
+                first = counts.read
+                beside = [judge.targets(targets, first)]
+                if weights is not None:
+                    beside.append(judge.weights(weights, first))
+                stored, good = judge.features(rows, first)
+                n = self._scatter(plan, partitions, judge, stored, beside, good, done)
+                counts.read += len(rows)
+                counts.written += n
+                counts.rejected += len(rows) - int(np.count_nonzero(good))
+                done += len(rows)
+                self.listen(Progress("read", done, done, total, time.monotonic() - start))
 
     def _scatter(
         self,
         plan: ArrayPlan,
         partitions: Partitions,
-        stored: npt.NDArray[Any],
-        values: npt.NDArray[np.float32],
+        judge: RowJudge,
+        stored: npt.NDArray[np.generic],
+        beside: Sequence[npt.NDArray[np.float32]],
         good: npt.NDArray[np.bool_],
         first: int,
-    ) -> None:
+    ) -> int:
+        """Write the good rows to their partitions; return how many there are."""
         ordinals = np.arange(first, first + len(stored), dtype=np.uint64)
         splits = np.empty(len(stored), np.uint8)
         packing.draw_splits(self._split_key, ordinals, self._limits, splits)
         picks = np.flatnonzero(good)
-        self._counter.update_runs(values[picks].view(np.int32))
-        self._counter.update_numbers(values[picks], splits[picks] == 0)
+        values = beside[0][picks]
+        judge.counter.update_runs(values.view(np.int32))
+        judge.counter.update_numbers(values, splits[picks] == 0)
         n = len(picks)
         packed = np.zeros((n, _HEAD + plan.n_words), np.int32)
         heads = ordinals[picks] | (splits[picks].astype(np.uint64) << np.uint64(62))
         packed[:, :_HEAD] = heads.view(np.int32).reshape(n, _HEAD)
-        packed[:, _HEAD] = values[picks].view(np.int32)
-        as_bytes = packed.view(np.uint8)[:, 4 * (_HEAD + 1) :]
+        for i, column in enumerate(beside):
+            packed[:, _HEAD + i] = column[picks].view(np.int32)
+        as_bytes = packed.view(np.uint8)[:, 4 * (_HEAD + plan.n_beside) :]
         chosen = stored if n == len(stored) else stored[picks]
-        as_bytes[:, : plan.stored.feature_bytes] = chosen.view(np.uint8)
+        as_bytes[:, : plan.packed.feature_bytes] = chosen.view(np.uint8)
         counts = np.array([n], np.int64)
         if partitions.bits:
             keys = np.empty(n, np.uint64)
@@ -236,44 +185,41 @@ class _ArrayIngest:
             packed = packed[np.argsort(group, kind="stable")]
             counts = np.bincount(group, minlength=1 << partitions.bits)
         partitions.write(packed, counts)
-        self._counts.written += n
+        return n
 
-    def _write(self, plan: ArrayPlan, partitions: Partitions, files: dict[str, str]) -> Manifest:
-        options = self._options
-        statistics = _Statistics(plan.stored)
+    def _write(
+        self,
+        plan: ArrayPlan,
+        stored: StoredFeatures,
+        partitions: Partitions,
+        judge: RowJudge,
+        files: dict[str, str],
+    ) -> Manifest:
+        options = self.options
+        statistics = ArrayStatistics(stored)
+        n_block = block_rows(stored, options)
         writers = [
             ZarrWriter(
                 self._folder,
                 name,
-                plan.stored,
-                block_rows=plan.block_rows,
-                compressed=options.compression is not None,
+                stored,
+                block_rows=n_block,
+                compression=options.compression,
                 on_block=statistics.update if name == "train" else None,
             )
             for name in SPLITS
         ]
-        task = decide_task(self._counter, _TARGET, is_text=False, positive=options.positive)
-        start = time.monotonic()
-        done, total = 0, self._counts.written
-        width = plan.stored.feature_bytes
+        if judge.is_text:
+            task = decide_labels(
+                judge.counter, judge.texts, options.target, positive=options.positive
+            )
+        else:
+            task = decide_task(
+                judge.counter, options.target, is_text=False, positive=options.positive
+            )
+        total = sum(c.written for c in self.counts)
         try:
-            for part in read_sorted(
-                partitions,
-                self._shuffle_key,
-                shuffled=options.shuffle,
-                max_bytes=plan.part,
-                min_rows=1,
-            ):
-                as_bytes = part.rows.view(np.uint8)
-                for order, writer in zip(part.order, writers, strict=True):
-                    for picks in _runs(order, writer):
-                        to = writer.matrix[writer.n_filled : writer.n_filled + len(picks)]
-                        at = 4 * (_HEAD + 1)
-                        to[:, :width] = as_bytes[picks, at : at + width]
-                        to[:, width:] = as_bytes[picks, 4 * _HEAD : at]
-                        writer.advance(len(picks))
-                done += len(part.rows)
-                self._listen(Progress("write", done, done, total, time.monotonic() - start))
+            done = self._fill(plan, stored, partitions, writers, task, total)
             for writer in writers:
                 writer.close()
         except BaseException:
@@ -287,73 +233,107 @@ class _ArrayIngest:
                 where="--split",
                 remedy="leave more rows to train on",
             )
-        entries = self._entries()
-        if done != total or total + self._counts.reasons.total() != self._counts.read:
+        n_read = sum(c.read for c in self.counts)
+        if done != total or total + self.reasons.total() != n_read:
             raise StreamtrainError(
-                f"{self._counts.read} rows read, {done} written, "
-                f"{self._counts.reasons.total()} rejected"
+                f"{n_read} rows read, {done} written, {self.reasons.total()} rejected"
             )
         for writer in written.values():
             files |= writer.files
-        schema = Schema(
-            columns=(),
-            target=Target(
-                name=_TARGET,
-                task=task.name,  # type: ignore[arg-type]
-                classes=task.classes,
-                values=task.values,
-                is_text=False,
-                counts=task.counts,
-                statistics=statistics.target(),
-                run_length=self._counter.run_length,
-            ),
-            missing=options.missing,
-            header=False,
-            delimiter="",
-            features=ArrayFeatures(plan.stored.dtype, plan.stored.shape, statistics.features()),
-        )
+        names = self.sets[0].feature_names
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             format="zarr",
-            schema=schema,
+            schema=Schema(
+                columns=(),
+                target=Target(
+                    name=options.target,
+                    task=task.name,  # type: ignore[arg-type]
+                    classes=task.classes,
+                    values=task.values,
+                    is_text=judge.is_text,
+                    counts=task.counts,
+                    statistics=statistics.target(),
+                    run_length=judge.counter.run_length,
+                ),
+                weight=WEIGHT if stored.weighted else None,
+                weight_statistics=statistics.weight(),
+                missing=options.missing,
+                header=False,
+                delimiter="",
+                features=ArrayFeatures(
+                    stored.dtype, stored.shape, statistics.features(), names or UNSET
+                ),
+            ),
             splits={name: tuple(w.shards) for name, w in written.items()},
-            sources=entries,
+            sources=self._entries(),
             files=files,
             seed=options.seed,
             shuffled=options.shuffle,
-            block_rows=plan.block_rows,
+            block_rows=n_block,
             split_fractions=dict(options.splits),
-            reject_reasons=dict(self._counts.reasons),
+            reject_reasons=dict(self.reasons),
             contents={name: w.contents for name, w in written.items()},
             compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
 
+    def _fill(
+        self,
+        plan: ArrayPlan,
+        stored: StoredFeatures,
+        partitions: Partitions,
+        writers: Sequence[ZarrWriter],
+        task: Task,
+        total: int,
+    ) -> int:
+        """Write every row of the partitions; return how many there were."""
+        start, done = time.monotonic(), 0
+        width, packed_width = stored.feature_bytes, plan.packed.feature_bytes
+        at = 4 * (_HEAD + plan.n_beside)
+        for part in read_sorted(
+            partitions,
+            self._shuffle_key,
+            shuffled=self.options.shuffle,
+            max_bytes=plan.part,
+            min_rows=1,
+        ):
+            if task.remap is not None:
+                places = part.rows[:, _HEAD].view(np.float32).astype(np.int64)
+                part.rows[:, _HEAD] = task.remap[places].view(np.int32)
+            as_bytes = part.rows.view(np.uint8)
+            for order, writer in zip(part.order, writers, strict=True):
+                for picks in _runs(order, writer):
+                    to = writer.matrix[writer.n_filled : writer.n_filled + len(picks)]
+                    features = as_bytes[picks, at : at + packed_width]
+                    if stored.dtype != plan.packed.dtype:
+                        wide = features.view(plan.packed.dtype)
+                        features = wide.astype(stored.dtype).view(np.uint8)
+                    to[:, :width] = features
+                    to[:, width:] = as_bytes[picks, 4 * _HEAD : at]
+                    writer.advance(len(picks))
+            done += len(part.rows)
+            self.listen(Progress("write", done, done, total, time.monotonic() - start))
+        return done
+
     def _entries(self) -> tuple[SourceEntry, ...]:
-        """Return the two files: the rows are counted with the features, once."""
-        counts = self._counts
+        """Return every file: rows are counted with the features, once."""
         found = []
-        for source, n in ((self._source, 1), (self._target, 0)):
-            end = source.end()
-            rejected = counts.reasons.total()
-            found.append(
-                SourceEntry(
-                    name=source.name,
-                    n_bytes=end.n_bytes,
-                    digest=end.digest,
-                    rows_read=n * counts.read,
-                    rows_written=n * counts.written,
-                    rows_rejected=n * rejected,
-                    rows_blank=0,
+        for arrays, counts in zip(self.sets, self.counts, strict=True):
+            for i, (name, end) in enumerate(arrays.ends()):
+                n = int(i == 0)
+                found.append(
+                    SourceEntry(
+                        name=name,
+                        n_bytes=end.n_bytes,
+                        digest=end.digest,
+                        rows_read=n * counts.read,
+                        rows_written=n * counts.written,
+                        rows_rejected=n * counts.rejected,
+                        rows_blank=0,
+                    )
                 )
-            )
         return tuple(found)
-
-
-def _narrowed(rows: npt.NDArray[Any], stored: StoredFeatures) -> npt.NDArray[Any]:
-    """Return rows as they are stored, (n, D)."""
-    with np.errstate(over="ignore"):  # infinite then, and rejected
-        return np.ascontiguousarray(rows.reshape(len(rows), -1), stored.dtype)
 
 
 def _runs(order: npt.NDArray[np.int64], writer: ZarrWriter) -> Iterator[npt.NDArray[np.int64]]:
@@ -363,31 +343,3 @@ def _runs(order: npt.NDArray[np.int64], writer: ZarrWriter) -> Iterator[npt.NDAr
         n = min(len(order) - at, len(writer.matrix) - writer.n_filled)
         yield order[at : at + n]
         at += n
-
-
-class _Statistics:
-    """Statistics of the train split, gathered as its blocks are written."""
-
-    def __init__(self, stored: StoredFeatures) -> None:
-        self._stored = stored
-        self._shared = stored.n_values > MAX_POSITIONS
-        self._n = 1 if self._shared else stored.n_values
-        self._features = Moments(self._n)
-        self._target = Moments(1)
-
-    def update(self, block: npt.NDArray[np.uint8]) -> None:
-        """Add a block: (n, bytes) uint8, features and then the target."""
-        width = self._stored.feature_bytes
-        rows = np.ascontiguousarray(block[:, :width]).view(self._stored.dtype)
-        columns = rows.reshape(1, -1) if self._shared else rows.T
-        self._features.update(np.ascontiguousarray(columns, np.float32))
-        target = np.ascontiguousarray(block[:, width:]).view(np.float32)
-        self._target.update(target.reshape(1, -1))
-
-    def features(self) -> tuple[NumericStatistics, ...]:
-        """Return those of each position, or of all values together."""
-        return tuple(self._features.statistics(c) for c in range(self._n))
-
-    def target(self) -> NumericStatistics:
-        """Return those of the target."""
-        return self._target.statistics(0)

@@ -1,14 +1,15 @@
-"""Sizes for an array, chosen before a row is read: what is stored, read at once, and held."""
+"""Sizes for arrays, chosen before a row is read: what is stored, read at once, and held."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from data_tools.array_source import ArraySource
+from data_tools.array_set import ArraySet
 from data_tools.options import IngestOptions
 from data_tools.partitions import MAX_BITS, loaded_bytes
 from streamtrain import memory
@@ -19,34 +20,44 @@ _BLOCK_BYTES = 4 << 20
 _SHUFFLED_ROWS, _ORDERED_ROWS = 8192, 512
 _MIN_PART, _MAX_PART = 4 << 20, 64 << 20
 _SLACK = 16 << 20
+_BAND_SHARE = 12
+"""Rows of one chunk are read at once if they take less than this part of the budget."""
 
 
 @dataclass(frozen=True)
 class ArrayPlan:
-    """What ingest does with an array.
+    """What ingest does with arrays.
 
     Parameters
     ----------
-    stored : StoredFeatures
+    packed : StoredFeatures
+        As rows lie in partitions. Integers that float32 may have to round are there
+        as float32, until all are known and `narrowest` says what holds them.
+    is_wide : bool
+        Whether they are such integers.
     slab_rows : int
         Rows read at a time.
-    block_rows : int
     part : int
         Bytes of a loaded part of a partition.
     bits : int
         log2 of the number of partitions.
     """
 
-    stored: StoredFeatures
+    packed: StoredFeatures
+    is_wide: bool
     slab_rows: int
-    block_rows: int
     part: int
     bits: int
 
     @property
     def n_words(self) -> int:
         """32-bit words of a packed row, its head left out."""
-        return 1 + -(-self.stored.feature_bytes // 4)
+        return self.n_beside + -(-self.packed.feature_bytes // 4)
+
+    @property
+    def n_beside(self) -> int:
+        """Words of a packed row before its features: the target, and its weight."""
+        return 2 if self.packed.weighted else 1
 
 
 def stored_type(dtype: np.dtype[Any]) -> str:
@@ -63,32 +74,60 @@ def stored_type(dtype: np.dtype[Any]) -> str:
     return name if name in FEATURE_TYPES else "float32"
 
 
-def plan_array(source: ArraySource, options: IngestOptions) -> ArrayPlan:
+def narrowest(low: int, high: int) -> str:
+    """Return the narrowest type of features that holds the integers from low to high.
+
+    Examples
+    --------
+    >>> narrowest(0, 255), narrowest(-1, 200), narrowest(0, 70_000)
+    ('uint8', 'int16', 'float32')
+    """
+    for name in ("uint8", "int8", "uint16", "int16"):
+        info = np.iinfo(name)
+        if info.min <= low and high <= info.max:
+            return name
+    return "float32"
+
+
+def block_rows(stored: StoredFeatures, options: IngestOptions) -> int:
+    """Return the rows of a block: those of 4 MiB, a power of two, within what tables have."""
+    most = _SHUFFLED_ROWS if options.shuffle else _ORDERED_ROWS
+    fitting = 1 << max((_BLOCK_BYTES // stored.row_bytes).bit_length() - 1, 0)
+    return options.block_rows or min(fitting, most)
+
+
+def plan_arrays(sets: Sequence[ArraySet], options: IngestOptions) -> ArrayPlan:
     """Divide the budget; kernels are loaded, so that what is resident now is the base.
+
+    Parameters
+    ----------
+    sets : sequence of ArraySet
+        Of rows of one shape.
+    options : IngestOptions
 
     Raises
     ------
     BudgetError
         If the least that can work does not fit.
     """
-    stored = StoredFeatures(stored_type(source.dtype), source.shape[1:])
-    raw = math.prod(source.shape[1:]) * source.dtype.itemsize
-    row = stored.feature_bytes + 4
-    most = _SHUFFLED_ROWS if options.shuffle else _ORDERED_ROWS
-    fitting = 1 << max((_BLOCK_BYTES // row).bit_length() - 1, 0)
-    block_rows = options.block_rows or min(fitting, most)
-    slab_rows = max(_SLAB_BYTES // raw, 1)
-    if source.step <= slab_rows:
-        slab_rows -= slab_rows % source.step
-    elif source.step * raw <= 4 * _SLAB_BYTES:
-        slab_rows = source.step
+    tail = sets[0].features.shape[1:]
+    dtype = np.result_type(*(s.features.dtype for s in sets))
+    stored = StoredFeatures(stored_type(dtype), tail, weighted=sets[0].weight is not None)
+    is_wide = dtype.kind in "iu" and stored.dtype == "float32"
+    raw = math.prod(tail) * max(s.features.dtype.itemsize for s in sets)
+    row = stored.row_bytes
     budget = options.memory or memory.default_budget()
+    slab_rows = _slab_rows(sets, raw, budget)
     base = memory.resident_bytes() + _SLACK
+    kinds = [stored, replace(stored, dtype="uint8")] if is_wide else [stored]
     # Two blocks of each split, and one as rows and as float32 columns, twice.
-    writers = block_rows * (6 * row + row + 8 * stored.n_values)
+    writers = max(
+        block_rows(kind, options) * (7 * kind.row_bytes + 8 * kind.n_values) for kind in kinds
+    )
     loaded = loaded_bytes(1, row + 12)
     # As read, as stored, packed, and in the order of the partitions.
-    slabs = slab_rows * (2 * raw + 3 * row) + 2 * source.chunk_bytes
+    slabs = slab_rows * ((4 if is_wide else 2) * raw + 3 * row)
+    slabs += 2 * max(s.chunk_bytes for s in sets)
     shuffle = 3 * max(_MIN_PART, 2 * loaded) + writers
     parts = {
         "interpreter and compiled kernels": base,
@@ -96,7 +135,22 @@ def plan_array(source: ArraySource, options: IngestOptions) -> ArrayPlan:
     }
     memory.require(budget, parts, remedy="raise --memory", what="ingest")
     part = min(max((budget - base - writers) // 3, _MIN_PART), _MAX_PART)
+    n_rows = sum(s.features.shape[0] for s in sets)
     bits = 0
-    while bits < MAX_BITS and source.shape[0] * loaded / (1 << bits) > part / 2:
+    while bits < MAX_BITS and n_rows * loaded / (1 << bits) > part / 2:
         bits += 1
-    return ArrayPlan(stored, slab_rows, block_rows, part, bits)
+    return ArrayPlan(stored, is_wide, slab_rows, part, bits)
+
+
+def _slab_rows(sets: Sequence[ArraySet], raw: int, budget: int) -> int:
+    """Return the rows read at once: whole chunks, where a row of them is not too large.
+
+    Chunks of more rows are decoded again for every slab that needs some of theirs.
+    """
+    slab_rows = max(_SLAB_BYTES // raw, 1)
+    step = max(s.features.step for s in sets)
+    if step <= slab_rows:
+        return slab_rows - slab_rows % step
+    if step * raw <= max(4 * _SLAB_BYTES, budget // _BAND_SHARE):
+        return step
+    return slab_rows

@@ -1,65 +1,160 @@
-"""Raw arrays as a model of arrays reads them, for predict."""
+"""Raw arrays as a model of arrays reads them, for predict and evaluate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
 
-from data_tools.array_source import open_array
+from data_tools.array_set import TARGET, ArrayNames, ArraySet, open_set
+from data_tools.labels import Labels
+from data_tools.sources import expand, files_beside
 from streamtrain import memory as process_memory
 from streamtrain.errors import ConfigError, SchemaError
 from streamtrain.store.encode import EncodedRows, encode_array
-from streamtrain.store.schema import Schema
+from streamtrain.store.schema import ArrayFeatures, Schema
 
 _ROWS = 8192
 _BYTES = 16 << 20
 
 
+@dataclass(frozen=True)
+class ArrayFiles:
+    """What the user said of raw arrays.
+
+    Parameters
+    ----------
+    names : ArrayNames
+    targets, weights : tuple of Path
+        Arrays beside each source, or none.
+    with_target : bool
+        Whether targets and weights are wanted at all.
+    """
+
+    names: ArrayNames = field(default_factory=ArrayNames)
+    targets: tuple[Path, ...] = ()
+    weights: tuple[Path, ...] = ()
+    with_target: bool = False
+
+    def names_for(self, schema: Schema) -> ArrayNames:
+        """Return the names in groups, the target by that of training unless it is named."""
+        if self.names.target is not None or self.targets:
+            return self.names
+        return replace(self.names, column=schema.target.name, optional=not self.with_target)
+
+
 def read_array_rows(
-    sources: Sequence[str], schema: Schema, *, memory: int | None = None
+    sources: Sequence[str],
+    schema: Schema,
+    *,
+    memory: int | None = None,
+    files: ArrayFiles | None = None,
+    kind: str | None = None,
 ) -> Iterator[EncodedRows]:
     """Yield the rows of arrays in order, some thousand at a time.
 
     Parameters
     ----------
     sources : sequence of str
-        .npy, IDX or Zarr.
+        .npy, .npz, IDX, Zarr, HDF5 or raw values; directories and patterns of them.
     schema : Schema
         Of a model of arrays.
     memory : int or None
         Budget of the whole process in bytes.
+    files : ArrayFiles or None
+    kind : str or None
+        "raw" for values without a header.
 
     Raises
     ------
     NoInputError, SourceError
-        If a source is not there or is no array.
+        If a source is not there or is no array, or a target or weight has other rows.
     SchemaError
-        If its rows have another shape than those of training.
+        If its rows have another shape, or other names, than those of training.
     BudgetError
         If the budget cannot hold one piece.
     """
     array = schema.array
     if array is None:
         raise ConfigError("the model was trained on a table", where="predict")
-    n_values = array.stored.n_values
-    for name in sources:
-        source = open_array(Path(name))
-        if source.shape[1:] not in {array.shape, (n_values,)}:
-            raise SchemaError(
-                f"rows of shape {source.shape[1:]}, the model was trained on {array.shape}",
-                where=name,
-            )
-        n_rows = min(max(_BYTES // (4 * n_values), 1), _ROWS)
-        row_bytes = n_values * (source.dtype.itemsize + 4)
-        parts = {
-            "interpreter, code and model": process_memory.resident_bytes(),
-            "rows": 2 * n_rows * row_bytes + 2 * source.chunk_bytes,
-        }
-        budget = memory or process_memory.default_budget()
-        process_memory.require(budget, parts, what="predicting", remedy="raise --memory")
-        for rows in source.slabs(n_rows):
-            with np.errstate(over="ignore"):  # infinite then, as a table's number would be
-                yield encode_array(rows, array, where=name)
-        source.end()
+    files = files or ArrayFiles()
+    places = expand(sources, any_ending=kind is not None)
+    targets = files_beside(files.targets, len(places), "--target-file")
+    weights = files_beside(files.weights, len(places), "--weight-file")
+    for place, target_file, weight_file in zip(places, targets, weights, strict=True):
+        found = open_set(
+            place.path,
+            files.names_for(schema),
+            target_file=target_file,
+            weight_file=weight_file,
+            raw=kind == "raw",
+        )
+        if not files.with_target:
+            found = ArraySet(found.features, None, None, found.feature_names, found.file)
+        elif schema.weight is None and weight_file is None and files.names.weight is None:
+            found = replace(found, weight=None)
+        n_rows = _fit(found, array, memory)
+        yield from _rows(found, schema, array, n_rows)
+        found.ends()
+
+
+def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
+    source, n_values = found.features, array.stored.n_values
+    if source.shape[1:] not in {array.shape, (n_values,)}:
+        raise SchemaError(
+            f"rows of shape {source.shape[1:]}, the model was trained on {array.shape}",
+            where=source.name,
+        )
+    names = () if array.names is UNSET else array.names
+    if names and found.feature_names and found.feature_names != names:
+        raise SchemaError(
+            "its features are not those of training, or in another order",
+            where=source.name,
+            remedy="select and order its variables as they were",
+        )
+    n_rows = min(max(_BYTES // (4 * n_values), 1), _ROWS)
+    row_bytes = n_values * (source.dtype.itemsize + 4)
+    parts = {
+        "interpreter, code and model": process_memory.resident_bytes(),
+        "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
+    }
+    budget = memory or process_memory.default_budget()
+    process_memory.require(budget, parts, what="scoring", remedy="raise --memory")
+    return n_rows
+
+
+def _rows(
+    found: ArraySet, schema: Schema, array: ArrayFeatures, n_rows: int
+) -> Iterator[EncodedRows]:
+    for rows, targets, weights in found.slabs(n_rows):
+        with np.errstate(over="ignore"):  # infinite then, as a table's number would be
+            encoded = encode_array(rows, array, where=found.features.name)
+            target = weight = None
+            if targets is not None:
+                target = _targets(targets, found, schema)
+            if weights is not None:
+                weight = weights.reshape(-1).astype(np.float32)
+        yield replace(encoded, target=target, weight=weight)
+
+
+def _targets(targets: npt.NDArray[Any], found: ArraySet, schema: Schema) -> npt.NDArray[np.float32]:
+    """Return targets as shards hold them, NaN for those that training did not know."""
+    flat = targets.reshape(-1)
+    is_text = isinstance(found.target, Labels)
+    if is_text != schema.target.is_text:
+        told = ("text", "numbers") if is_text else ("numbers", "text")
+        raise SchemaError(
+            f"its target is {told[0]}, the model was trained on {told[1]}",
+            where=found.target.name if found.target is not None else TARGET,
+        )
+    if not isinstance(found.target, Labels):
+        return flat.astype(np.float32)
+    known = dict(zip(schema.target.classes, schema.target.values, strict=True))
+    values = np.array([*(known.get(t, np.nan) for t in found.target.texts), np.nan], np.float32)
+    places = np.where(np.isnan(flat), len(values) - 1, flat).astype(np.int64)
+    return values[places]

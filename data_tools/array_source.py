@@ -1,36 +1,34 @@
-"""Arrays of rows on disk: .npy, IDX (plain or .gz), Zarr v2 and v3, read in slabs and in order.
+"""What an array of rows is, and what opens each kind: the seam of array sources.
 
-No file is loaded whole, and nothing is ever unpickled.
+An array is read in slabs and in order, never whole, and nothing is ever unpickled.
+A file or directory that holds several arrays is an `ArrayGroup` (data_tools/array_set.py
+chooses of them).
 """
 
 from __future__ import annotations
 
-import abc
-import ast
 import gzip
-import math
-import os
-import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
+from data_tools.array_files import (
+    NPY_MAGIC,
+    FortranSource,
+    IdxSource,
+    NpySource,
+    is_idx,
+    npy_header,
+)
 from data_tools.source import SourceEnd
-from data_tools.zarr_source import ZarrSource, is_zarr
 from streamtrain import durable
-from streamtrain.errors import NoInputError, SourceError
+from streamtrain.errors import NoInputError, SourceError, StreamtrainError
 
-NPY_MAGIC = b"\x93NUMPY"
-_MAX_HEADER_BYTES = 1 << 16
-_IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-
-
-_Header = tuple[tuple[int, ...], np.dtype[Any]]
+_KINDS = ".npy, .npz, IDX, Zarr and HDF5"
 
 
 class ArraySource(Protocol):
@@ -82,14 +80,58 @@ class ArraySource(Protocol):
         ...
 
 
-def open_array(path: Path, *, option: str = "") -> ArraySource:
-    """Open an array, of the kind that its first bytes say.
+class ArrayGroup(Protocol):
+    """A file or directory that holds several arrays, by paths like ``obs/age``."""
+
+    @property
+    def name(self) -> str:
+        """As the user gave it."""
+        ...
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is one file, whose size and digest its arrays share."""
+        ...
+
+    def kind(self, path: str) -> Literal["array", "group", ""]:
+        """Return what a path names, "" for nothing.
+
+        Raises
+        ------
+        SourceError
+            If it leads out of the file.
+        """
+        ...
+
+    def children(self, path: str = "") -> list[str]:
+        """Return the names in a group, sorted."""
+        ...
+
+    def attributes(self, path: str = "") -> Mapping[str, Any]:
+        """Return the attributes of an array or a group, those that are texts and numbers."""
+        ...
+
+    def open(self, path: str) -> ArraySource:
+        """Open an array, of numbers or of text.
+
+        Raises
+        ------
+        SourceError
+            If it cannot be read, or is not all there.
+        """
+        ...
+
+
+def open_array(path: Path, *, option: str = "", name: str | None = None) -> ArraySource:
+    """Open a file or directory that is one array, of the kind that its first bytes say.
 
     Parameters
     ----------
     path : Path
     option : str
         The option that named it, for messages.
+    name : str or None
+        What messages call it, if not by its path.
 
     Raises
     ------
@@ -98,28 +140,77 @@ def open_array(path: Path, *, option: str = "") -> ArraySource:
     SourceError
         If it is no array of a kind that is known, or holds no numbers.
     """
-    name = str(path)
+    from data_tools.array_set import only_array
+    from data_tools.zarr_source import ZarrGroup, is_zarr, open_zarr
+
+    name = name or str(path)
     if is_zarr(path):
-        return _checked(ZarrSource(path, name))
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except FileNotFoundError as error:
-        raise NoInputError("no such file", where=name) from error
-    except IsADirectoryError as error:
-        raise SourceError("a directory, expected an array: .npy, IDX, Zarr", where=name) from error
-    except OSError as error:
-        raise durable.as_read_error(error, path) from error
+        found = open_zarr(path, name)
+        return only_array(found) if isinstance(found, ZarrGroup) else checked(found)
+    head = read_head(path)
     if head.startswith(NPY_MAGIC):
-        return _checked(NpySource(path, name))
-    if head[:2] == b"\x1f\x8b" or _is_idx(head):
-        return _checked(IdxSource(path, name))
-    remedy = f"{option} takes .npy, IDX and Zarr" if option else "give .npy, IDX or Zarr"
+        fortran = npy_header(path, name).fortran
+        return checked(FortranSource(path, name) if fortran else NpySource(path, name))
+    if head[:2] == b"\x1f\x8b" or is_idx(head):
+        return checked(IdxSource(path, name))
+    group = open_file_group(path, head, name)
+    if group is not None:
+        return only_array(group)
+    remedy = f"{option} takes {_KINDS}" if option else f"give {_KINDS}"
     raise SourceError("not an array", where=name, remedy=remedy)
 
 
+def read_head(path: Path) -> bytes:
+    """Return the first bytes of a file.
+
+    Raises
+    ------
+    NoInputError
+        If it is not there.
+    SourceError
+        If it is a directory.
+    """
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            return file.read(8)
+    except FileNotFoundError as error:
+        raise NoInputError("no such file", where=name) from error
+    except IsADirectoryError as error:
+        raise SourceError(f"a directory, expected an array: {_KINDS}", where=name) from error
+    except OSError as error:
+        raise durable.as_read_error(error, path) from error
+
+
+def open_file_group(path: Path, head: bytes, name: str) -> ArrayGroup | None:
+    """Return the arrays of a file that holds several, None if its first bytes say otherwise."""
+    from data_tools.h5_source import H5_MAGIC, H5Group
+    from data_tools.npz_group import NPZ_MAGIC, NpzGroup
+
+    if head.startswith(H5_MAGIC):
+        return H5Group(path, name)
+    if head.startswith(NPZ_MAGIC):
+        return NpzGroup(path, name)
+    return None
+
+
+def holds_arrays(path: Path) -> bool:
+    """Return whether a path looks like Zarr or HDF5, which may hold several arrays."""
+    from data_tools.h5_source import H5_MAGIC
+    from data_tools.zarr_source import is_zarr
+
+    try:
+        return is_zarr(path) or (path.is_file() and read_head(path).startswith(H5_MAGIC))
+    except (OSError, StreamtrainError):
+        return False
+
+
 def is_array(path: Path) -> bool:
-    """Return whether a path looks like an array; never raises."""
+    """Return whether a path looks like an array, or a file of several; never raises."""
+    from data_tools.h5_source import H5_MAGIC
+    from data_tools.npz_group import NPZ_MAGIC
+    from data_tools.zarr_source import is_zarr
+
     if is_zarr(path):
         return True
     try:
@@ -130,13 +221,20 @@ def is_array(path: Path) -> bool:
                 head = packed.read(8)
     except (OSError, EOFError, zlib.error):
         return False
-    return head.startswith(NPY_MAGIC) or _is_idx(head)
+    return head.startswith((NPY_MAGIC, NPZ_MAGIC, H5_MAGIC)) or is_idx(head)
 
 
-def _checked(source: ArraySource) -> ArraySource:
-    if source.dtype.hasobject:
+def checked(source: ArraySource) -> ArraySource:
+    """Return an array of numbers with rows.
+
+    Raises
+    ------
+    SourceError
+        If it is another.
+    """
+    if source.dtype.hasobject and source.dtype.kind != "T":
         raise SourceError(
-            "holds Python objects, which would have to be unpickled",
+            "holds Python objects, which would have to be unpickled, or text of any length",
             where=source.name,
             remedy="save it with numbers alone",
         )
@@ -147,202 +245,3 @@ def _checked(source: ArraySource) -> ArraySource:
     if 0 in source.shape:
         raise SourceError(f"of shape {source.shape}, expected rows", where=source.name)
     return source
-
-
-def _is_idx(head: bytes) -> bool:
-    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in _IDX_TYPES and 0 < head[3] < 33
-
-
-class _Stream:
-    """A file read once, in order, and digested as stored."""
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb", buffering=0)
-        self.status = os.fstat(self._file.fileno())
-        self.digest = xxhash.xxh3_128()
-        self.n_bytes = 0
-
-    def __enter__(self) -> _Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def read(self, n: int = -1) -> bytes:
-        data: bytes = self._file.read(n)
-        self.digest.update(data)
-        self.n_bytes += len(data)
-        return data
-
-    def readinto(self, view: memoryview) -> int:
-        n: int = self._file.readinto(view)  # type: ignore[attr-defined]
-        self.digest.update(view[:n])
-        self.n_bytes += n
-        return n
-
-    def finish(self) -> SourceEnd:
-        """Read what is left; return size and digest."""
-        while self.read(1 << 20):
-            pass
-        return SourceEnd(self.n_bytes, self.digest.hexdigest())
-
-
-class _FileSource(abc.ABC):
-    """An array in one file, which is open while it is read and at no other time."""
-
-    step = 1
-    chunk_bytes = 0
-
-    def __init__(self, path: Path, name: str) -> None:
-        self.name = name
-        self._path = path
-        self._end: SourceEnd | None = None
-        try:
-            with _Stream(path) as stream:
-                self._status = stream.status
-                self.shape, self.dtype = self._read_header(self._plain(stream))
-        except (struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise SourceError("damaged or cut short", where=name) from error
-        except OSError as error:
-            raise durable.as_read_error(error, path) from error
-
-    def slabs(self, n_rows: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield consecutive rows."""
-        try:
-            with _Stream(self._path) as stream:
-                plain = self._plain(stream)
-                self._read_header(plain)
-                for first in range(0, self.shape[0], n_rows):
-                    n = min(n_rows, self.shape[0] - first)
-                    rows = np.empty((n, *self.shape[1:]), self.dtype)
-                    self._fill(plain, rows, first)
-                    yield rows
-                if plain.read(1):
-                    raise SourceError(f"longer than its shape {self.shape}", where=self.name)
-                self._end = stream.finish()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise SourceError("damaged or cut short", where=self.name) from error
-        except OSError as error:
-            raise durable.as_read_error(error, self._path) from error
-
-    def _fill(self, plain: Any, rows: npt.NDArray[Any], first: int) -> None:
-        view = rows.reshape(-1).view(np.uint8).data
-        while view:
-            done = plain.readinto(view)
-            if not done:
-                whole = first + len(rows) - -(-len(view) // rows[0].nbytes)
-                raise SourceError(
-                    f"cut short: {whole} rows, expected {self.shape[0]}", where=self.name
-                )
-            view = view[done:]
-
-    def end(self) -> SourceEnd:
-        """Return size and digest."""
-        now, before = self._path.stat(), self._status
-        if self._end is None or (now.st_ino, now.st_size, now.st_mtime_ns) != (
-            before.st_ino,
-            before.st_size,
-            before.st_mtime_ns,
-        ):
-            raise SourceError(
-                "changed while it was being read",
-                where=self.name,
-                remedy="ingest again when nothing writes to it",
-            )
-        return self._end
-
-    def _plain(self, stream: _Stream) -> Any:
-        """Return the stream without its compression."""
-        return stream
-
-    @abc.abstractmethod
-    def _read_header(self, plain: Any) -> _Header:
-        """Return shape and type of a file, and leave what is read at the first value."""
-
-
-class NpySource(_FileSource):
-    """A .npy file in C order, read in order.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-
-    Raises
-    ------
-    SourceError
-        If its header is damaged, in Fortran order, or the file has another size than it says.
-    """
-
-    def _read_header(self, plain: Any) -> _Header:
-        shape, dtype = _read_npy_header(plain, self.name)
-        expected = plain.n_bytes + math.prod(shape) * dtype.itemsize
-        # Pickled objects have no size to compare; `open_array` refuses them.
-        if not dtype.hasobject and self._status.st_size != expected:
-            raise SourceError(
-                f"{self._status.st_size} bytes, expected {expected} for shape {shape}",
-                where=self.name,
-                remedy="write or fetch it again",
-            )
-        return shape, dtype
-
-
-def _read_npy_header(stream: _Stream, name: str) -> _Header:
-    """Return shape and type; a header is a Python literal, evaluated as nothing more.
-
-    Source
-    ------
-    NumPy enhancement proposal 1, "A simple file format for NumPy arrays".
-    """
-    head = stream.read(8)
-    major = head[6] if len(head) == 8 else 0
-    width = {1: 2, 2: 4, 3: 4}.get(major)
-    if not head.startswith(NPY_MAGIC) or width is None:
-        raise SourceError("its .npy header is damaged", where=name)
-    n_bytes = int.from_bytes(stream.read(width), "little")
-    if n_bytes > _MAX_HEADER_BYTES:
-        raise SourceError(f"its .npy header claims {n_bytes} bytes", where=name)
-    try:
-        text = stream.read(n_bytes).decode("utf-8" if major == 3 else "latin-1")
-        fields = ast.literal_eval(text.strip())
-        shape, order = fields["shape"], fields["fortran_order"]
-        dtype = np.lib.format.descr_to_dtype(fields["descr"])
-        sound = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise SourceError("its .npy header is damaged", where=name) from error
-    if not sound:
-        raise SourceError("its .npy header is damaged", where=name)
-    if order and len(shape) > 1:
-        raise SourceError(
-            "in Fortran order: its rows lie apart",
-            where=name,
-            remedy="save numpy.ascontiguousarray of it",
-        )
-    return shape, dtype
-
-
-class IdxSource(_FileSource):
-    """An IDX file, the format of MNIST, plain or gzip, read in order.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-
-    Source
-    ------
-    "The IDX file format", yann.lecun.com/exdb/mnist: two zero bytes, the type, the
-    number of axes, their lengths as big-endian 32-bit numbers, the values.
-    """
-
-    def _plain(self, stream: _Stream) -> Any:
-        with self._path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        return gzip.GzipFile(mode="rb", fileobj=cast("Any", stream)) if packed else stream
-
-    def _read_header(self, plain: Any) -> _Header:
-        head = plain.read(4)
-        if not _is_idx(head):
-            raise SourceError("not an array", where=self.name, remedy="give .npy, IDX or Zarr")
-        shape = struct.unpack(f">{head[3]}I", plain.read(4 * head[3]))
-        return shape, np.dtype(_IDX_TYPES[head[2]])

@@ -88,6 +88,7 @@ class DatedSource:
         self.name, self.unit = source.name, source.unit
         self.n_bytes, self.n_rows = source.n_bytes, source.n_rows
         self.positional, self.delimiter = source.positional, source.delimiter
+        self.weight = source.weight
         self.header_blank = source.header_blank
         self._parts: dict[str, tuple[str, str]] = {}
         fields: list[Field] = []

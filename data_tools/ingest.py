@@ -14,6 +14,7 @@ import xxhash
 from msgspec import UNSET
 
 from data_tools.array_ingest import ingest_arrays
+from data_tools.array_inputs import wants_arrays
 from data_tools.budget import BLOCK_ENTRY_BYTES, MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.inputs import Inputs
@@ -83,8 +84,9 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
     warm_up(options.format)
     with durable.staging_directory(out) as staging:
         pruned: dict[str, int] = {}
-        if options.target_file is not None and options.format == "zarr":
-            manifest = ingest_arrays(options, staging, listen, out=out)
+        n_rounded = 0
+        if wants_arrays(options):
+            manifest, n_rounded = ingest_arrays(options, staging, listen, out=out)
         else:
             job = _Ingest(options, out, staging, listen)
             manifest, first = job.run()
@@ -112,6 +114,7 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
         bags=len(manifest.schema.bags),
         reasons=manifest.reject_reasons,
         pruned=pruned,
+        rounded=n_rounded,
         compile_seconds=compile_seconds() + apart_s,
     )
 
@@ -282,7 +285,7 @@ class _Ingest:
             stored,
             columns,
             file_format=options.format,
-            compressed=options.compression is not None,
+            compression=options.compression,
             remaps=remaps,
             target_remap=task.remap,
             shuffle_key=self._draw.shuffle_key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,6 +59,8 @@ class Inputs:
         self._missing = MissingTexts(options.missing)
         self._opened = self._open(staging, out)
         first = self._opened[0]
+        if options.weight is None and first.weight is not None:
+            self._options = options = dataclasses.replace(options, weight=first.weight)
         roles = resolve_roles(
             options, first.fields, positional=first.positional, parts=DATE_PART_NAMES
         )
@@ -76,10 +79,17 @@ class Inputs:
             null=missing_text(options.missing),
             kind=options.kind,
             svm_width=options.svm_width,
-            target_file=options.target_file,
+            arrays=dataclasses.replace(options.arrays, column=options.target),
         )
         if options.sql is None:
-            return open_sources(options.sources, wanted, spool=staging / "stdin", out=out)
+            return open_sources(
+                options.sources,
+                wanted,
+                spool=staging / "stdin",
+                out=out,
+                target_files=options.target_files,
+                weight_files=options.weight_files,
+            )
         if options.sources:
             raise UsageError("goes in place of sources", where="--sql")
         budget = options.memory or memory.default_budget()

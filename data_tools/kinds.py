@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from data_tools import ipc_source, json_source, npy_source, svm_source
+from data_tools.array_set import TARGET, ArrayNames, open_set
+from data_tools.array_table import ArrayTableReader
 from data_tools.byte_stream import ByteStream, compression_of
 from data_tools.csv_source import CsvOptions, CsvSource
+from data_tools.h5_source import H5_MAGIC
 from data_tools.parquet_source import ParquetReader
 from data_tools.source import Source, SourceEnd
 from data_tools.table_source import TableReader, TableSource
+from data_tools.zarr_source import is_zarr
 from streamtrain import durable
 
 _HEAD_BYTES = 64
@@ -37,8 +41,10 @@ class SourceOptions:
         Columns of libsvm that there are in any case.
     svm_width : int or None
         Columns of libsvm, None for those that the files have.
-    target_file : Path or None
-        The target of a .npy file.
+    target_file, weight_file : Path or None
+        Targets and weights beside an array.
+    arrays : ArrayNames
+        What is what in a file of several arrays.
     """
 
     csv: CsvOptions = field(default_factory=CsvOptions)
@@ -48,6 +54,8 @@ class SourceOptions:
     svm_at_least: int = 0
     svm_width: int | None = None
     target_file: Path | None = None
+    weight_file: Path | None = None
+    arrays: ArrayNames = field(default_factory=ArrayNames)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,8 @@ class Kind:
     Parameters
     ----------
     open : callable
+    is_array : bool
+        Whether arrays beside it can be its targets and weights.
     endings : tuple of str
         Of file names, without those of compression.
     magic : tuple of bytes
@@ -92,6 +102,7 @@ class Kind:
     endings: tuple[str, ...]
     magic: tuple[bytes, ...] = ()
     unite: Callable[[Sequence[Any]], None] | None = None
+    is_array: bool = False
 
 
 def tables(make: Callable[[Path, str], TableReader]) -> Opener:
@@ -131,9 +142,35 @@ def _open_svm(place: Place, options: SourceOptions) -> Source:
     return source
 
 
+def _open_arrays(place: Place, options: SourceOptions, *, raw: bool = False) -> Source:
+    found = open_set(
+        place.path,
+        options.arrays,
+        target_file=options.target_file,
+        weight_file=options.weight_file,
+        raw=raw,
+        name=place.name,
+    )
+    column = options.arrays.column
+    named = options.target_file is None and options.arrays.target is None and column is not None
+    reader = ArrayTableReader(found, target=str(column) if named else TARGET)
+    return TableSource(reader, place.constants, null=options.null.encode())
+
+
+def _open_raw(place: Place, options: SourceOptions) -> Source:
+    return _open_arrays(place, options, raw=True)
+
+
 def _open_npy(place: Place, options: SourceOptions) -> Source:
-    reader = npy_source.NpyReader(place.path, place.name, target_file=options.target_file)
-    return TableSource(reader, null=options.null.encode())
+    if options.target_file is not None or options.weight_file is not None:
+        return _open_arrays(place, options)
+    return tables(npy_source.NpyReader)(place, options)
+
+
+def _open_npz(place: Place, options: SourceOptions) -> Source:
+    if options.arrays.in_group:
+        return _open_arrays(place, options)
+    return tables(npy_source.NpzReader)(place, options)
 
 
 KINDS: dict[str, Kind] = {
@@ -146,14 +183,19 @@ KINDS: dict[str, Kind] = {
     ),
     "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
     "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
-    "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,)),
-    "npz": Kind(tables(npy_source.NpzReader), (".npz",), (npy_source.NPZ_MAGIC,)),
+    "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,), is_array=True),
+    "npz": Kind(_open_npz, (".npz",), (npy_source.NPZ_MAGIC,)),
+    "hdf5": Kind(_open_arrays, (".h5", ".hdf5", ".h5ad"), (H5_MAGIC,), is_array=True),
+    "zarr": Kind(_open_arrays, (".zarr",), is_array=True),
+    "raw": Kind(_open_raw, (), is_array=True),
 }
 """Every kind of source: another one is a module and a row here."""
 
 
 def kind_of_file(path: Path, name: str) -> str:
     """Return the kind of a file: by its first bytes, then by its ending, else CSV."""
+    if is_zarr(path):
+        return "zarr"
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -183,6 +225,6 @@ def kind_of_name(name: str) -> str | None:
     for ending in _PACKED:
         lower = lower.removesuffix(ending)
     for kind, row in KINDS.items():
-        if lower.endswith(row.endings):
+        if row.endings and lower.endswith(row.endings):
             return kind
     return None

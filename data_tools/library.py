@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_tools.array_set import TARGET, ArrayNames
+from data_tools.array_source import holds_arrays
 from data_tools.ingest import ingest as _ingest
-from data_tools.npy_source import TARGET_COLUMN
 from data_tools.options import IngestOptions
 from data_tools.report import IngestReport, Listener
 from streamtrain.config import nearest, parse_size
 from streamtrain.errors import ConfigError
+
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None
 
 
 def ingest(
     *sources: Any,
     out: str | os.PathLike[str],
     target: str | None = None,
-    target_file: str | os.PathLike[str] | None = None,
+    target_file: Files = None,
+    weight_file: Files = None,
+    features_path: str | None = None,
+    target_path: str | None = None,
+    weight_path: str | None = None,
     memory: int | str | None = None,
     listen: Listener = lambda _: None,
     **options: Any,
@@ -34,8 +42,10 @@ def ingest(
     out : path
     target : str or None
         Column to predict.
-    target_file : path or None
-        A .npy with the target of a .npy source, in place of `target`.
+    target_file, weight_file : path, list of paths or None
+        Arrays with the target and the row weights of each source that is an array.
+    features_path, target_path, weight_path : str or None
+        Arrays in a source that holds several: Zarr, HDF5, .npz.
     memory : int, str or None
         Bound on the whole process, like "512MB"; None takes half of what there is.
     listen : callable
@@ -60,8 +70,10 @@ def ingest(
     for name in options:
         if name not in known:
             raise ConfigError(f"no option {name!r}{nearest(name, known)}", where="ingest")
-    if target_file is not None:
-        target = target or TARGET_COLUMN
+    if target_file is not None or target_path is not None:
+        target = target or TARGET
+    if target is None and sources and all(_holds_arrays(source) for source in sources):
+        target = TARGET
     if target is None:
         raise ConfigError("no target", where="ingest", remedy="name the column to predict")
     lists = ("numeric", "categorical", "drop", "missing", "date_parts")
@@ -71,9 +83,23 @@ def ingest(
             sources=tuple(os.fspath(s) if isinstance(s, os.PathLike) else s for s in sources),
             out=Path(out),
             target=target,
-            target_file=None if target_file is None else Path(target_file),
+            target_file=_as_paths(target_file),
+            weight_file=_as_paths(weight_file),
+            arrays=ArrayNames(features_path, target_path, weight_path),
             memory=None if memory is None else parse_size(memory),
             **plain,
         ),
         listen=listen,
     )
+
+
+def _as_paths(given: Files) -> tuple[Path, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, (str, os.PathLike)):
+        return (Path(given),)
+    return tuple(Path(each) for each in given)
+
+
+def _holds_arrays(source: Any) -> bool:
+    return isinstance(source, (str, os.PathLike)) and holds_arrays(Path(source))

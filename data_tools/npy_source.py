@@ -24,7 +24,6 @@ from streamtrain.errors import SourceError
 
 NPY_MAGIC = b"\x93NUMPY"
 NPZ_MAGIC = b"PK\x03\x04"
-TARGET_COLUMN = "target"
 _BAD = (
     *READ_ERRORS, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
     # What NumPy lets through from the literal that a header is.
@@ -81,80 +80,46 @@ class NpyReader(TableReader):
     ----------
     path : Path
     name : str
-    target_file : Path or None
-        A .npy of shape (n,) or (n, 1), which becomes the column "target".
 
     Raises
     ------
     SourceError
-        If it is no table of numbers, or the target has another length.
+        If it is no table of numbers.
     """
 
     positional = True
 
-    def __init__(self, path: Path, name: str, *, target_file: Path | None = None) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self._stored = StoredFile(path, name)
         self.n_bytes = self._stored.n_bytes
         self._array = _open_array(self._stored, dimensions=(1, 2))
         n, width = (*self._array.shape, 1)[:2]
         names = _positions(width, name)
-        kinds = [_arrow_kind(self._array.kind)] * width
-        self._target = None
-        if target_file is not None:
-            self._target = StoredFile(target_file, str(target_file))
-            self._labels = _open_array(self._target, dimensions=(1, 2))
-            if self._labels.shape[1:] not in {(), (1,)}:
-                raise SourceError(
-                    f"shape {self._labels.shape}, expected one value a row", where=str(target_file)
-                )
-            if self._labels.shape[0] != n:
-                raise SourceError(
-                    f"{self._labels.shape[0]:,} targets for the {n:,} rows of {name}",
-                    where=str(target_file),
-                )
-            names.append(TARGET_COLUMN)
-            kinds.append(_arrow_kind(self._labels.kind))
         self.n_rows = n
-        self.schema = pa.schema(list(zip(names, kinds, strict=True)))
+        self.schema = pa.schema([(c, _arrow_kind(self._array.kind)) for c in names])
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """Yield all rows in order."""
         n, width = (*self._array.shape, 1)[:2]
         item = self._array.kind.itemsize
         step = max(PIECE_BYTES // (item * max(width, 1)), 1)
-        places = [int(c) for c in columns if c != TARGET_COLUMN]
+        places = [int(c) for c in columns]
         try:
-            with ExitStack() as stack:
-                digest = stack.enter_context(self._stored.digest())
-                file = stack.enter_context(self._stored.path.open("rb", buffering=0))
-                labels = None
-                if self._target is not None:
-                    label_digest = stack.enter_context(self._target.digest())
-                    labels = stack.enter_context(self._target.path.open("rb", buffering=0))
+            with self._stored.digest() as digest, self._stored.path.open("rb", 0) as file:
                 for first in range(0, n, step):
                     rows = min(step, n - first)
                     block = _read_rows(file, self._array, first, rows, self.name)
-                    arrays = _as_columns(block, places)
-                    if labels is not None and TARGET_COLUMN in columns:
-                        block = _read_rows(
-                            labels, self._labels, first, rows, str(self._target_name)
-                        )
-                        arrays += _as_columns(block, [0])
                     behind = self._array.offset + (first + rows) * width * item
                     digest.advance(behind)
-                    ordered = [*map(str, places), TARGET_COLUMN][: len(arrays)]
-                    yield TableBatch(pa.RecordBatch.from_arrays(arrays, names=ordered), behind)
+                    batch = pa.RecordBatch.from_arrays(
+                        _as_columns(block, places), names=[*map(str, places)]
+                    )
+                    yield TableBatch(batch, behind)
                 self._end = digest.end()
-                if self._target is not None:
-                    label_digest.end()
         except _BAD as error:
             self._stored.check()
             raise as_source_error(error, self.name) from error
-
-    @property
-    def _target_name(self) -> str:
-        return self._target.name if self._target is not None else ""
 
     def end(self) -> SourceEnd:
         """Return size and digest, after `batches` is exhausted."""

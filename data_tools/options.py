@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from data_tools.array_set import ArrayNames
 from streamtrain.store.schema import DATE_PART_NAMES, DEFAULT_MISSING
 
 
@@ -60,7 +61,7 @@ class IngestOptions:
     format : {"parquet", "zarr"}
         Of the shards. Both hold the same rows in the same order: parquet is
         smaller in files that other table tools read, zarr is read faster.
-    compression : {None, "zstd"}
+    compression : {None, "zstd", "blosc"}
         Of Zarr chunks; decoded by the reading threads.
     block_rows : int or None
         Rows of a block; None is 8192 shuffled, 512 in order. More read
@@ -74,9 +75,11 @@ class IngestOptions:
     kind : str or None
         Of every source, one of `data_tools.kinds.KINDS`; None tells it by first
         bytes and name.
-    target_file : Path or None
-        Array of the targets, where the source is an array too; of a table it
-        becomes the column "target".
+    target_file, weight_file : Path, tuple of Path or None
+        Arrays of the targets and row weights of each source, where that is an array
+        too; of a table they become the columns "target" and "weight".
+    arrays : ArrayNames
+        Which arrays of a file of several are what, and the type of raw values.
     svm_width : int or None
         Columns of libsvm, 1 to this; None finds the greatest index.
     sql : str or None
@@ -110,14 +113,32 @@ class IngestOptions:
     positive: str | None = None
     shuffle: bool = True
     format: Literal["parquet", "zarr"] = "parquet"
-    compression: Literal["zstd"] | None = None
+    compression: Literal["zstd", "blosc"] | None = None
     block_rows: int | None = None
     memory: int | None = None
     threads: int | None = None
     seed: int = 0
     overwrite: bool = False
     kind: str | None = None
-    target_file: Path | None = None
+    target_file: Path | tuple[Path, ...] | None = None
+    weight_file: Path | tuple[Path, ...] | None = None
+    arrays: ArrayNames = field(default_factory=ArrayNames)
     svm_width: int | None = None
     sql: str | None = None
     date_parts: tuple[str, ...] = DATE_PART_NAMES
+
+    @property
+    def target_files(self) -> tuple[Path, ...]:
+        """Arrays of targets, one for each source, or none."""
+        return _as_files(self.target_file)
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """Arrays of row weights, one for each source, or none."""
+        return _as_files(self.weight_file)
+
+
+def _as_files(given: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    if given is None:
+        return ()
+    return given if isinstance(given, tuple) else (given,)

@@ -17,6 +17,7 @@ from data_tools.partitions import Partitions, SortedRows, ordinals_of, read_sort
 from data_tools.report import Progress
 from data_tools.statistics import Moments, RowSample
 from streamtrain.kernels import packing
+from streamtrain.store.chunk_codecs import Compression
 from streamtrain.store.formats import open_writer
 from streamtrain.store.manifest import SPLITS, Shard
 from streamtrain.store.schema import RARE_CODE, StoredColumns
@@ -96,7 +97,7 @@ def write_shards(
     columns: ColumnPlan,
     *,
     file_format: str,
-    compressed: bool,
+    compression: Compression | None,
     remaps: list[Remap],
     target_remap: npt.NDArray[np.float32] | None,
     shuffle_key: int,
@@ -137,7 +138,7 @@ def write_shards(
             name,
             stored,
             block_rows=block_rows,
-            compressed=compressed,
+            compression=compression,
             bag_row_bytes=bag_row_bytes,
             on_block=on_train_block if name == "train" else None,
         )

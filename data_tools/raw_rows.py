@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_tools.array_rows import ArrayFiles
 from data_tools.byte_stream import check_encoding
 from data_tools.cells import as_text, fault, read_numbers, strings_of
 from data_tools.csv_source import CsvOptions
@@ -103,6 +104,7 @@ def read_raw(
     memory: int | None = None,
     encoding: str = "utf-8",
     kind: str | None = None,
+    arrays: ArrayFiles | None = None,
 ) -> Iterator[RawRows]:
     """Yield the records of sources in order, with the columns that a schema names.
 
@@ -122,6 +124,8 @@ def read_raw(
     encoding : str
     kind : str or None
         Of the sources, where their names and first bytes do not tell.
+    arrays : ArrayFiles or None
+        Targets and weights beside sources that are arrays, and what is what in groups.
 
     Raises
     ------
@@ -132,6 +136,7 @@ def read_raw(
     BudgetError
         If the budget cannot hold one thread's work.
     """
+    arrays = arrays or ArrayFiles()
     dialect = CsvOptions(schema.delimiter or None, schema.header, check_encoding(encoding))
     with contextlib.ExitStack() as stack:
         spool = Path("stdin")
@@ -143,8 +148,15 @@ def read_raw(
             kind=kind,
             strict=False,
             svm_at_least=_width(schema),
+            arrays=arrays.names_for(schema),
         )
-        opened = open_sources(sources, wanted, spool=spool)
+        opened = open_sources(
+            sources,
+            wanted,
+            spool=spool,
+            target_files=arrays.targets,
+            weight_files=arrays.weights,
+        )
         dated = dates_of(schema)
         if dated:
             missing = MissingTexts(schema.missing)

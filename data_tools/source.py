@@ -163,6 +163,11 @@ class Source(Protocol):
         ...
 
     @property
+    def weight(self) -> str | None:
+        """The column of row weights, where the source says which it is."""
+        ...
+
+    @property
     def unit(self) -> str:
         """What places are counted in: "line" or "row", from 1."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import os
 import unicodedata
@@ -22,6 +23,7 @@ from data_tools.kinds import (
 from data_tools.object_source import ObjectReader
 from data_tools.source import Source, names_of
 from data_tools.table_source import TableSource
+from data_tools.zarr_source import is_zarr
 from streamtrain.errors import ConfigError, NoInputError, SourceError, UsageError
 from streamtrain.store.manifest import MANIFEST_NAME
 
@@ -52,6 +54,8 @@ def expand(names: Sequence[str], *, any_ending: bool = False) -> list[Place]:
             if any(place.name == "-" for place in found):
                 raise UsageError("standard input can be read once", where="-")
             found.append(Place(path, name))
+        elif is_zarr(path):
+            found.append(Place(path, name))
         elif path.is_dir():
             found += _walk(path, any_ending=any_ending)
         elif path.exists():
@@ -59,7 +63,7 @@ def expand(names: Sequence[str], *, any_ending: bool = False) -> list[Place]:
         else:
             matches = [Path(m) for m in sorted(glob.glob(name, recursive=True))]
             # What ** finds in directories are files already.
-            files = [m for m in matches if m.is_file()]
+            files = [m for m in matches if m.is_file() or is_zarr(m)]
             if not matches:
                 raise NoInputError("no such file", where=name)
             found += [Place(m, str(m)) for m in files]
@@ -77,6 +81,10 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     for parent, folders, files in os.walk(folder):
         # Writers keep their own files and unfinished work under such names.
         folders[:] = sorted(f for f in folders if not f.startswith((".", "_")))
+        for name in [f for f in folders if is_zarr(Path(parent) / f)]:
+            folders.remove(name)
+            path = Path(parent) / name
+            found.append(Place(path, str(path), _constants(path.parent)))
         if MANIFEST_NAME in files:
             raise SourceError(
                 "a dataset, whose shards hold codes, not a table",
@@ -89,7 +97,7 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
                 path = Path(parent) / file
                 found.append(Place(path, str(path), _constants(path.parent)))
     if not found:
-        endings = ", ".join(row.endings[0] for row in KINDS.values())
+        endings = ", ".join(row.endings[0] for row in KINDS.values() if row.endings)
         raise NoInputError(
             f"a directory without files that end in {endings}, ...",
             where=str(folder),
@@ -114,6 +122,8 @@ def open_sources(
     *,
     spool: Path,
     out: Path | None = None,
+    target_files: Sequence[Path] = (),
+    weight_files: Sequence[Path] = (),
 ) -> list[Source]:
     """Open every source and check that they agree.
 
@@ -126,11 +136,13 @@ def open_sources(
         File to keep standard input in, if it is named.
     out : Path or None
         Nothing below it may be a source.
+    target_files, weight_files : sequence of Path
+        Arrays beside each source, or none.
 
     Raises
     ------
     UsageError
-        If there is no such kind.
+        If there is no such kind, or there are not as many arrays beside as sources.
     NoInputError, SourceError
         If one is not there, cannot be read, or has other columns than the first.
     """
@@ -147,19 +159,46 @@ def open_sources(
             kinds.add("object")
     paths = [os.fspath(n) for n in names if isinstance(n, (str, os.PathLike))]
     places = expand(paths, any_ending=options.kind is not None) if paths or not sources else []
-    for place in places:
+    beside = [
+        files_beside(files, len(places), option)
+        for files, option in ((target_files, "--target-file"), (weight_files, "--weight-file"))
+    ]
+    for place, target_file, weight_file in zip(places, *beside, strict=True):
         there = _located(place, spool, out)
         kind = options.kind or kind_of_file(there.path, there.name)
-        if options.target_file is not None and (kind != "npy" or sources):
-            raise ConfigError(
-                "goes with one .npy file", where="--target-file", remedy="give --target instead"
-            )
+        for file, option in ((target_file, "--target-file"), (weight_file, "--weight-file")):
+            if file is not None and not KINDS[kind].is_array:
+                raise ConfigError(
+                    f"goes with arrays, {place.name} is {kind}",
+                    where=option,
+                    remedy=f"give {option.removesuffix('-file')} instead",
+                )
         kinds.add(kind)
-        sources.append(KINDS[kind].open(there, options))
+        wanted = dataclasses.replace(options, target_file=target_file, weight_file=weight_file)
+        sources.append(KINDS[kind].open(there, wanted))
     unite = KINDS[next(iter(kinds))].unite if len(kinds) == 1 and kinds <= KINDS.keys() else None
     if unite is not None:
         unite(sources)
     return checked(sources)
+
+
+def files_beside(files: Sequence[Path], n_sources: int, option: str) -> Sequence[Path | None]:
+    """Return the array beside each source, None where there is none.
+
+    Raises
+    ------
+    UsageError
+        If there are some, and not one for each source.
+    """
+    if not files:
+        return [None] * n_sources
+    if len(files) != n_sources:
+        raise UsageError(
+            f"{len(files)} for {n_sources} sources, expected one for each, in their order",
+            where=option,
+            remedy="give it as often as there are sources",
+        )
+    return files
 
 
 def checked(sources: list[Source]) -> list[Source]:
@@ -183,7 +222,7 @@ def _located(place: Place, spool: Path, out: Path | None) -> Place:
         if ending.n_bytes == 0:
             raise SourceError("empty, expected rows", where="standard input")
         return Place(spool, name, ending=ending)
-    if not place.path.is_file():
+    if not place.path.is_file() and not is_zarr(place.path):
         # A pipe or device can be read once only, like standard input.
         raise NoInputError("not a regular file", where=name, remedy="pipe it in and name it -")
     if out is not None and out.resolve() in place.path.resolve().parents:

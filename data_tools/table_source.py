@@ -68,6 +68,8 @@ class TableReader(ABC):
         Where it is known before reading.
     positional : bool
         Whether the columns have no names of their own but positions, "0", "1", ...
+    weight : str or None
+        The column of row weights, where the source says which it is.
     """
 
     name: str
@@ -75,6 +77,7 @@ class TableReader(ABC):
     n_bytes: int = 0
     n_rows: int | None = None
     positional: bool = False
+    weight: str | None = None
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
@@ -145,6 +148,7 @@ class TableSource:
         self._reader = reader
         self.name = reader.name
         self.positional = reader.positional
+        self.weight = reader.weight
         self._constants: dict[str, str | None] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._widths: dict[str, int] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +77,8 @@ class Task:
     values : tuple of float
         What shards hold for each class.
     counts : tuple of int
-    remap : (ids + 1,) float32 or None
-        Of a text target: what replaces a provisional id.
+    remap : (ids + 1,) or (texts,) float32, or None
+        Of a text target: what replaces a provisional id, or a place in a list of texts.
     """
 
     name: str
@@ -159,6 +160,39 @@ def _decide_text(counter: TargetCounter, column: str, positive: str | None) -> T
         tuple(texts[i].decode() for i in order),
         tuple(float(i) for i in range(len(order))),
         tuple(int(train_counts[i]) for i in order),
+        remap,
+    )
+
+
+def decide_labels(
+    counter: TargetCounter, texts: Sequence[str], column: str, *, positive: str | None
+) -> Task:
+    """Return the classes of a text target that was counted as places in `texts`.
+
+    Raises
+    ------
+    SourceError, SchemaError
+        As `decide_task` of a text.
+    """
+    if counter.counts is None:
+        raise SchemaError(
+            f"the target {column!r} is text with more than {MAX_CLASSES:,} distinct values",
+            where="--target",
+            remedy="choose another one",
+        )
+    used = sorted(counter.counts, key=lambda place: texts[int(place)].encode())
+    classes = [texts[int(place)] for place in used]
+    if len(classes) == 1:
+        raise _constant(column, classes[0], counter.n_rows)
+    order = _positive_last(classes, column, positive)
+    remap = np.zeros(len(texts), np.float32)
+    for rank, i in enumerate(order):
+        remap[int(used[i])] = rank
+    return Task(
+        "binary" if len(order) == 2 else "classes",
+        tuple(classes[i] for i in order),
+        tuple(float(i) for i in range(len(order))),
+        tuple(counter.counts[used[i]] for i in order),
         remap,
     )
 

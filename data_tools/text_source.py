@@ -54,6 +54,7 @@ class TextSource(ABC):
     n_rows: int | None = None
     delimiter = ""
     positional = False
+    weight = None
     hint: ClassVar[str] = ""
     """What to do about a record without an end."""
 

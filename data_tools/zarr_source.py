@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from streamtrain.errors import SourceError, StreamtrainError
 
 _MARKS = ("zarr.json", ".zarray", ".zgroup")
 _ABSENT = 2**64 - 1
+_TEXT_BYTES = 64
+_CONCURRENCY = 10
+"""Chunks that zarr-python decodes at a time unless it is told otherwise."""
 
 
 def is_zarr(path: Path) -> bool:
@@ -25,46 +28,138 @@ def is_zarr(path: Path) -> bool:
     return path.is_dir() and any((path / mark).is_file() for mark in _MARKS)
 
 
+def open_zarr(path: Path, name: str) -> ZarrSource | ZarrGroup:
+    """Open an array or a group of Zarr.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read, or a chunk of it is not there.
+    """
+    import zarr
+
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception as error:  # whatever its metadata led to
+        raise SourceError(f"not a Zarr array: {_told(error)}", where=name) from error
+    return (
+        ZarrGroup(node, path, name) if isinstance(node, zarr.Group) else _source(node, path, name)
+    )
+
+
+class ZarrGroup:
+    """A group of Zarr.
+
+    Parameters
+    ----------
+    node : zarr.Group
+    path : Path
+    name : str
+    """
+
+    is_file = False
+
+    def __init__(self, node: Any, path: Path, name: str) -> None:
+        self.name = name
+        self._node = node
+        self._path = path
+
+    def _at(self, path: str) -> Any:
+        if any(part in {"", ".", ".."} for part in path.split("/")):
+            return None
+        try:
+            return self._node[path]
+        except KeyError:
+            return None
+        except Exception as error:  # whatever its metadata led to
+            raise SourceError(
+                f"cannot be read: {_told(error)}", where=self._called(path)
+            ) from error
+
+    def _called(self, path: str) -> str:
+        return f"{self.name}/{path}"
+
+    def kind(self, path: str) -> Literal["array", "group", ""]:
+        """Return what a path names, "" for nothing."""
+        node = self._at(path)
+        if node is None:
+            return ""
+        return "array" if hasattr(node, "chunks") else "group"
+
+    def children(self, path: str = "") -> list[str]:
+        """Return the names in a group."""
+        node = self._at(path) if path else self._node
+        try:
+            return sorted(node)
+        except Exception as error:  # whatever its metadata led to
+            raise SourceError(f"cannot be read: {_told(error)}", where=self.name) from error
+
+    def attributes(self, path: str = "") -> Mapping[str, Any]:
+        """Return the attributes of an array or a group."""
+        node = self._at(path) if path else self._node
+        return {} if node is None else dict(node.attrs)
+
+    def open(self, path: str) -> ZarrSource:
+        """Open an array of the group."""
+        return _source(self._at(path), self._path, self._called(path))
+
+
+def _source(node: Any, path: Path, name: str) -> ZarrSource:
+    try:
+        return ZarrSource(node, path, name)
+    except StreamtrainError:
+        raise
+    except Exception as error:  # whatever its metadata led to
+        raise SourceError(f"not a Zarr array: {_told(error)}", where=name) from error
+
+
 class ZarrSource:
     """An array of Zarr.
 
     Parameters
     ----------
+    array : zarr.Array
     path : Path
-        Of the array, or of a group with one array, or with one called "features".
+        Of what was opened: the array, or a group above it.
     name : str
 
     Raises
     ------
     SourceError
-        If it cannot be read, or a chunk of it is not there: Zarr would give its
+        If it would be unpickled, or a chunk of it is not there: Zarr would give its
         fill value, and nobody could tell it from data.
     """
 
-    def __init__(self, path: Path, name: str) -> None:
-        import zarr
-
+    def __init__(self, array: Any, path: Path, name: str) -> None:
         self.name = name
         self._digest = xxhash.xxh3_128()
-        try:
-            node = zarr.open(path, mode="r")
-            if isinstance(node, zarr.Group):
-                node = _only_array(node, name)
-        except StreamtrainError:
-            raise
-        except Exception as error:  # whatever its metadata led to
-            raise SourceError(f"not a Zarr array: {_told(error)}", where=name) from error
-        self._array: Any = node
-        self.shape: tuple[int, ...] = tuple(node.shape)
-        self.dtype: np.dtype[Any] = np.dtype(node.dtype)
-        self._folder = path / node.path if node.path else path
+        if any("pickle" in codec for codec in _codecs(array)):
+            # numcodecs has such a codec, which runs whatever a chunk says.
+            raise SourceError(
+                "its chunks are pickled objects, which are never loaded",
+                where=name,
+                remedy="save it with numbers alone",
+            )
+        self._array = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        if _is_text(array):
+            self.dtype = np.dtypes.StringDType()
+        self._folder = path / array.path if array.path else path
         if self.shape:
-            self.step: int = node.chunks[0]
-            self.chunk_bytes: int = math.prod(node.chunks) * self.dtype.itemsize
+            self.step: int = array.chunks[0]
+            item = _TEXT_BYTES if self.dtype.kind == "T" else self.dtype.itemsize
+            chunks_across = math.prod(
+                math.ceil(n / c) for n, c in zip(self.shape[1:], array.chunks[1:], strict=True)
+            )
+            # Those beside each other are decoded at once.
+            n_at_once = min(chunks_across, _CONCURRENCY)
+            self.chunk_bytes: int = math.prod(array.chunks) * item * n_at_once
             self._before = self._files()
 
     def slabs(self, n_rows: int) -> Iterator[npt.NDArray[Any]]:
         """Yield consecutive rows."""
+        self._digest.reset()
         for first in range(0, self.shape[0], n_rows):
             try:
                 rows = np.ascontiguousarray(self._array[first : first + n_rows])
@@ -72,7 +167,11 @@ class ZarrSource:
                 raise SourceError(
                     f"rows {first} and on cannot be read: {_told(error)}", where=self.name
                 ) from error
-            self._digest.update(rows.reshape(-1).view(np.uint8).data)
+            if self.dtype.kind == "T":
+                for text in rows.tolist():
+                    self._digest.update(str(text).encode("utf-8", "backslashreplace") + b"\0")
+            else:
+                self._digest.update(rows.reshape(-1).view(np.uint8).data)
             yield rows
 
     def end(self) -> SourceEnd:
@@ -138,18 +237,16 @@ class ZarrSource:
         )
 
 
-def _only_array(group: Any, name: str) -> Any:
-    arrays = dict(group.arrays())
-    if "features" in arrays:
-        return arrays["features"]
-    if len(arrays) == 1:
-        return next(iter(arrays.values()))
-    found = ", ".join(sorted(arrays)[:10]) or "none"
-    raise SourceError(
-        f"a Zarr group, expected an array; its arrays: {found}",
-        where=name,
-        remedy="name one of them, as in GROUP/ARRAY",
-    )
+def _codecs(array: Any) -> list[str]:
+    """Return the names of every codec and filter of an array, in either version of Zarr."""
+    told = array.metadata.to_dict()
+    found = [*(told.get("filters") or ()), told.get("compressor"), *(told.get("codecs") or ())]
+    return [str(c.get("id", c.get("name", ""))) if isinstance(c, dict) else str(c) for c in found]
+
+
+def _is_text(array: Any) -> bool:
+    kind = np.dtype(array.dtype).kind
+    return kind in "TUS" or (kind == "O" and "vlen-utf8" in _codecs(array))
 
 
 def _shard_index(array: Any) -> tuple[bool, int] | None:

@@ -304,7 +304,7 @@ class Model:
     def _check_encoding(self, dataset: Dataset) -> None:
         def shape(schema: Any) -> list[tuple[str, str, Any]]:
             if schema.array is not None:
-                return [("", "array", str(schema.array.shape))]
+                return [("", "array", str(schema.array.shape)), ("", "", repr(schema.array.names))]
             return [
                 (
                     c.name,

@@ -64,7 +64,7 @@ def make_dataset(
     seed=0,
     legible=False,
     file_format="parquet",
-    compressed=False,
+    compression=None,
     bag_sizes=(),
 ):
     """Write a dataset whose target follows from its columns.
@@ -180,7 +180,7 @@ def make_dataset(
         else:
             writer = write_zarr(
                 folder, split, schema, columns, sizes, shard_blocks, bags[split],
-                compressed=compressed,
+                compression=compression,
             )  # fmt: skip
         shards[split], contents[split] = tuple(writer.shards), writer.contents
         files |= writer.files
@@ -201,7 +201,7 @@ def make_dataset(
             block_rows=max(sizes),
             split_fractions={},
             contents=contents,
-            compression="zstd" if compressed else UNSET,
+            compression=compression or UNSET,
         ),
     )
     return folder
@@ -250,7 +250,7 @@ def write_parquet(folder, split, schema, columns, sizes, shard_blocks, bags=()):
     return writer
 
 
-def write_zarr(folder, split, schema, columns, sizes, shard_blocks, bags=(), *, compressed=False):
+def write_zarr(folder, split, schema, columns, sizes, shard_blocks, bags=(), *, compression=None):
     """Write columns in blocks of one size, `shard_blocks` to a shard."""
     (block_rows,) = sizes
     row_bytes = sum(array.row_bytes for array in plan_arrays(schema.stored))
@@ -261,7 +261,7 @@ def write_zarr(folder, split, schema, columns, sizes, shard_blocks, bags=(), *, 
         schema.stored,
         block_rows=block_rows,
         shard_bytes=shard_bytes,
-        compressed=compressed,
+        compression=compression,
     ) as writer:
         writer.append(columns, bags)
     return writer
@@ -277,10 +277,12 @@ def make_array_dataset(
     seed=0,
     dtype="uint8",
     shape=(2, 3),
+    compression=None,
+    weighted=False,
 ):
     """Write a dataset of arrays whose row i holds i in every place, or random values."""
     rng = np.random.default_rng(seed)
-    stored = StoredFeatures(dtype, shape)
+    stored = StoredFeatures(dtype, shape, weighted)
     if legible:
         values = np.repeat(np.arange(n_rows), stored.n_values).reshape(n_rows, -1)
     else:
@@ -288,18 +290,26 @@ def make_array_dataset(
     values = values.astype(dtype)
     target = (np.arange(n_rows) % 2 if legible else rng.integers(0, 2, n_rows)).astype(np.float32)
     folder.mkdir(parents=True)
-    shard_bytes = shard_blocks * block_rows * (stored.feature_bytes + 4)
+    weight = rng.uniform(0.5, 2.0, n_rows).astype(np.float32)
     with ZarrWriter(
-        folder, "train", stored, block_rows=block_rows, shard_bytes=shard_bytes
+        folder,
+        "train",
+        stored,
+        block_rows=block_rows,
+        shard_bytes=shard_blocks * block_rows * stored.row_bytes,
+        compression=compression,
     ) as writer:
-        for row, y in zip(values, target, strict=True):
-            writer.matrix[writer.n_filled] = np.frombuffer(row.tobytes() + y.tobytes(), np.uint8)
+        for row, y, w in zip(values, target, weight, strict=True):
+            data = row.tobytes() + y.tobytes() + (w.tobytes() if weighted else b"")
+            writer.matrix[writer.n_filled] = np.frombuffer(data, np.uint8)
             writer.advance(1)
     schema = Schema(
         columns=(),
         target=Target(
             "target", "binary", ("0", "1"), (0.0, 1.0), False, (0, 0), statistics(target), 1.0
         ),
+        weight="weight" if weighted else None,
+        weight_statistics=statistics(weight) if weighted else None,
         features=ArrayFeatures(
             dtype, shape, tuple(statistics(values[:, j]) for j in range(stored.n_values))
         ),
@@ -318,6 +328,7 @@ def make_array_dataset(
             block_rows=block_rows,
             split_fractions={},
             contents={"train": writer.contents},
+            compression=compression or UNSET,
         ),
     )
     return folder

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure
-from streamtrain.cli.values import json_option, kind_option, memory_option, threads_option
+from streamtrain.cli.values import (
+    array_options,
+    json_option,
+    kind_option,
+    memory_option,
+    target_file_option,
+    threads_option,
+)
 from streamtrain.errors import ConfigError, NoInputError
 
 if TYPE_CHECKING:
+    from data_tools.array_rows import ArrayFiles
     from streamtrain.store.encode import EncodedRows
 
 
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
     help="Encoding of text sources.",
 )
 @kind_option
+@target_file_option
+@array_options(targets=True)
 @memory_option
 @threads_option
 @json_option
@@ -43,6 +53,7 @@ def evaluate(
     memory: int | None,
     threads: int,
     as_json: bool,
+    **arrays: Any,
 ) -> None:
     """Measure the model of RUN on a dataset's split, or on raw files with a target.
 
@@ -52,6 +63,7 @@ def evaluate(
     Example:
         streamtrain evaluate run --split test
         streamtrain evaluate run october.csv.gz
+        streamtrain evaluate run images.npy --target-file digits.npy
     """
     from streamtrain.predict import load_model
     from streamtrain.store.dataset import open_dataset
@@ -72,17 +84,18 @@ def evaluate(
                 where="--split",
                 remedy="leave it out, or give a dataset",
             )
-        if model.schema.array is not None:
-            raise ConfigError(
-                "a model of arrays is evaluated on a dataset: raw arrays hold no target",
-                where=sources[0],
-                remedy="ingest it with its --target-file",
-            )
+        from data_tools.array_rows import read_array_rows
         from data_tools.raw_rows import read_raw
 
         counts = {"rows_unreadable": 0}
+        files = _array_files(arrays)
 
         def pieces() -> Iterator[EncodedRows]:
+            if model.schema.array is not None:
+                yield from read_array_rows(
+                    sources, model.schema, memory=memory, files=files, kind=kind
+                )
+                return
             for raw in read_raw(
                 sources,
                 model.schema,
@@ -90,6 +103,7 @@ def evaluate(
                 memory=memory,
                 encoding=encoding,
                 kind=kind,
+                arrays=files,
             ):
                 counts["rows_unreadable"] += len(raw.reasons)
                 yield model.encoder.encode(raw.batch)
@@ -101,6 +115,20 @@ def evaluate(
         return
     rows = [("rows", figure(report["rows"])), *_shown(report)]
     echo_lines([("split", report["split"]), *rows] if report["split"] else rows)
+
+
+def _array_files(given: dict[str, Any]) -> ArrayFiles:
+    from data_tools.array_rows import ArrayFiles
+    from data_tools.array_set import ArrayNames
+
+    names = ArrayNames(
+        given["features_path"],
+        given["target_path"],
+        given["weight_path"],
+        dtype=given["dtype"],
+        shape=given["shape"],
+    )
+    return ArrayFiles(names, given["target_file"], given["weight_file"], with_target=True)
 
 
 def _dataset_folder(run: Path, sources: tuple[str, ...], manifest: str) -> Path | None:

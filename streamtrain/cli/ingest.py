@@ -14,10 +14,12 @@ from streamtrain.cli.values import (
     LENGTHS,
     NAMES,
     SPLITS,
+    array_options,
     config_option,
     json_option,
     kind_option,
     memory_option,
+    target_file_option,
     threads_option,
 )
 from streamtrain.config import format_size
@@ -64,6 +66,8 @@ def _summary(report: IngestReport, out: Path) -> str:
         f"pruned   {name}: categories seen at most {floor} times may count as rare (--memory)"
         for name, floor in report.pruned.items()
     ]
+    if report.rounded:
+        lines.append(f"rounded  {report.rounded:,} integers that float32 does not hold exactly")
     rate = report.source_bytes / max(report.seconds, 1e-9) / 1e6
     lines += [
         f"dataset  {out}: {report.shards} shards, {format_size(report.bytes)}, "
@@ -84,13 +88,8 @@ def _summary(report: IngestReport, out: Path) -> str:
     help="Directory to write the dataset to.",
 )
 @click.option("--target", metavar="COLUMN", help="Column to predict.")
-@click.option(
-    "--target-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Targets of SOURCE in place of --target: a .npy for a .npy of rows; with --format zarr "
-    ".npy, IDX (or .gz) or Zarr for arrays of any shape.",
-)
+@target_file_option
+@array_options(targets=True)
 @click.option(
     "--sql",
     metavar="QUERY",
@@ -232,10 +231,11 @@ def _summary(report: IngestReport, out: Path) -> str:
 )
 @click.option(
     "--compression",
-    type=click.Choice(["none", "zstd"]),
+    type=click.Choice(["none", "zstd", "blosc"]),
     default="none",
     show_default=True,
-    help="Of Zarr chunks: smaller files, and more work to read them.",
+    help="Of Zarr chunks: zstd for the smallest files, blosc for cheap reading of files a little "
+    "smaller.",
 )
 @memory_option
 @threads_option
@@ -249,8 +249,8 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     """Turn files of rows into a dataset; - is standard input.
 
     SOURCE is CSV or JSON lines (plain or .gz, .zst, .bz2, .lz4), Parquet, Arrow IPC
-    or Feather, libsvm, .npy or .npz, or a directory of such files. Several are
-    read as one table; they must have the same columns. Rows that cannot be used
+    or Feather, libsvm, .npy, .npz, HDF5 or Zarr, or a directory of such files. Several
+    are read as one table; they must have the same columns. Rows that cannot be used
     are kept apart with their reason.
 
     \b
@@ -278,6 +278,8 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
 
 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
+    from data_tools.array_set import ArrayNames
+    from data_tools.array_source import holds_arrays
     from data_tools.options import IngestOptions
 
     if not sources and given["sql"] is None:
@@ -285,9 +287,13 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     if sources and given["sql"] is not None:
         raise UsageError("goes in place of SOURCE", where="--sql")
     target = given["target"]
-    if given["target_file"] is not None:
-        if target not in {None, "target"}:
-            raise UsageError("goes in place of --target", where="--target-file")
+    for option in ("target_file", "target_path"):
+        if given[option]:
+            if target not in {None, "target"}:
+                name = f"--{option.replace('_', '-')}"
+                raise UsageError("goes in place of --target", where=name)
+            target = "target"
+    if target is None and sources and all(holds_arrays(Path(s)) for s in sources):
         target = "target"
     if target is None:
         raise UsageError("no target", where="--target", remedy="name the column to predict")
@@ -338,6 +344,14 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         overwrite=given["overwrite"],
         kind=given["kind"],
         target_file=given["target_file"],
+        weight_file=given["weight_file"],
+        arrays=ArrayNames(
+            given["features_path"],
+            given["target_path"],
+            given["weight_path"],
+            dtype=given["dtype"],
+            shape=given["shape"],
+        ),
         svm_width=given["svm_width"],
         sql=given["sql"],
         **extra,

@@ -11,13 +11,20 @@ import click
 
 from streamtrain.cli.output import duration, echo_json
 from streamtrain.cli.progress import Progress
-from streamtrain.cli.values import json_option, kind_option, memory_option, threads_option
+from streamtrain.cli.values import (
+    array_options,
+    json_option,
+    kind_option,
+    memory_option,
+    threads_option,
+)
 from streamtrain.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from data_tools.array_rows import ArrayFiles
     from streamtrain.predict import Model
     from streamtrain.store.encode import EncodedRows
 
@@ -43,6 +50,7 @@ _SHOWN_REASONS = 5
     help="Encoding of text sources.",
 )
 @kind_option
+@array_options(targets=False)
 @click.option("--overwrite", is_flag=True, help="Replace FILE.")
 @memory_option
 @threads_option
@@ -55,6 +63,9 @@ def predict(
     split: str | None,
     encoding: str,
     kind: str | None,
+    features_path: str | None,
+    dtype: str | None,
+    shape: tuple[int, ...] | None,
     overwrite: bool,
     memory: int | None,
     threads: int,
@@ -71,6 +82,8 @@ def predict(
     Example:
         streamtrain predict run new.csv --out scores.csv
     """  # fmt: skip
+    from data_tools.array_rows import ArrayFiles
+    from data_tools.array_set import ArrayNames
     from streamtrain.predict import load_model
     from streamtrain.store.manifest import MANIFEST_NAME
     from streamtrain.store.predictions import PredictionWriter
@@ -82,13 +95,14 @@ def predict(
         raise ConfigError("raw files have no splits", where="--split", remedy="leave it out")
     if any(out.exists() and _is_same_file(out, source) for source in sources):
         raise OutputError("is a source too", where=str(out), remedy="choose another --out")
+    arrays = ArrayFiles(ArrayNames(features_path, dtype=dtype, shape=shape))
     names = model.prediction_names()
     n_rows = n_bad = 0
     with PredictionWriter(out, names, overwrite=overwrite) as writer, Progress() as progress:
         pieces = (
             _dataset_pieces(model, Path(sources[0]), split or "test", memory)
             if is_dataset
-            else _raw_pieces(model, sources, memory, encoding, kind)
+            else _raw_pieces(model, sources, memory, encoding, kind, arrays)
         )
         for rows, n_records, places, reasons in pieces:
             writer.write(_columns(model, rows, n_records, places))
@@ -128,11 +142,12 @@ def _raw_pieces(
     memory: int | None,
     encoding: str,
     kind: str | None,
+    arrays: ArrayFiles,
 ) -> Iterator[Piece]:
     if model.schema.array is not None:
         from data_tools.array_rows import read_array_rows
 
-        for rows in read_array_rows(sources, model.schema, memory=memory):
+        for rows in read_array_rows(sources, model.schema, memory=memory, files=arrays, kind=kind):
             yield rows, len(rows.numeric), None, []
         return
     from data_tools.raw_rows import read_raw
@@ -144,6 +159,7 @@ def _raw_pieces(
         memory=memory,
         encoding=encoding,
         kind=kind,
+        arrays=arrays,
     ):
         rows = model.encoder.encode(raw.batch)
         reasons = [

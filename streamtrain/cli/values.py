@@ -106,7 +106,86 @@ def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--kind",
         metavar="KIND",
         show_default="told by first bytes and name",
-        help="What the sources are: csv, json, parquet, ipc, libsvm, npy or npz.",
+        help="What the sources are: csv, json, parquet, ipc, libsvm, npy, npz, hdf5, zarr, or raw: "
+        "values alone, with --dtype and --shape.",
+    )(function)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(re.fullmatch("-1|[0-9]{1,15}", part) for part in parts):
+        raise UsageError(f"{text!r} is no shape", remedy="write it like 1000,28, or -1,28")
+    return tuple(int(part) for part in parts)
+
+
+SHAPE = _Parsed("shape", _shape)
+
+
+def array_options(*, targets: bool) -> Callable[..., Any]:
+    """Return what adds the options of sources that are arrays.
+
+    Parameters
+    ----------
+    targets : bool
+        Whether the command takes targets and row weights.
+    """
+    added = [
+        click.option(
+            "--features-path",
+            metavar="PATH",
+            show_default="features, X, or the only array",
+            help="Array of features in a source of several: Zarr, HDF5, .npz.",
+        ),
+        click.option(
+            "--dtype", metavar="TYPE", help="Of the values with --kind raw, like float32 or >i2."
+        ),
+        click.option(
+            "--shape",
+            type=SHAPE,
+            metavar="N,D",
+            help="Of the array with --kind raw; -1 as N is as many rows as the file holds.",
+        ),
+    ]
+    if targets:
+        added[1:1] = [
+            click.option(
+                "--target-path",
+                metavar="PATH",
+                show_default="target or y",
+                help="Array of targets in such a source, in place of --target.",
+            ),
+            click.option(
+                "--weight-path",
+                metavar="PATH",
+                show_default="weight, if there is one",
+                help="Array of row weights in such a source.",
+            ),
+            click.option(
+                "--weight-file",
+                type=click.Path(path_type=Path),
+                multiple=True,
+                metavar="FILE",
+                help="Row weights of SOURCE, an array of one for each row; once for each SOURCE.",
+            ),
+        ]
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(added):
+            function = option(function)
+        return function
+
+    return add
+
+
+def target_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--target-file``."""
+    return click.option(
+        "--target-file",
+        type=click.Path(path_type=Path),
+        multiple=True,
+        metavar="FILE",
+        help="Targets of SOURCE, an array of rows, in an array of their own: .npy, IDX (or .gz), "
+        "Zarr; once for each SOURCE.",
     )(function)
 
 

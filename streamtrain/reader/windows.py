@@ -156,9 +156,9 @@ def handover_bytes(dataset: Dataset, batch_size: int) -> int:
 
 def row_bytes(dataset: Dataset) -> int:
     """Return the bytes of a row in a window, with its place in the permutation."""
-    array = dataset.schema.array
+    array = dataset.schema.stored_array
     if array is not None:
-        return array.stored.feature_bytes + 4 + 4
+        return array.row_bytes + 4
     return 4 * len(dataset.schema.value_names) + 4 + 8 * len(dataset.schema.bags)
 
 

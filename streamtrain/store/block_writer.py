@@ -210,7 +210,7 @@ class BlockWriter(abc.ABC):
     stored : StoredColumns or StoredFeatures
         A block of a table of k columns is gathered in `matrix` as (k, block_rows)
         int32, the bits of its values; one of arrays as (block_rows, bytes) uint8,
-        each row's features and then its target.
+        each row's features, then its target, then its weight.
     block_rows : int
         Rows of every block but the last.
     max_block_rows : int
@@ -339,7 +339,7 @@ class BlockWriter(abc.ABC):
 
     def _empty_block(self) -> npt.NDArray[Any]:
         if isinstance(self._stored, StoredFeatures):
-            return np.empty((self._block_rows, self._stored.feature_bytes + 4), np.uint8)
+            return np.empty((self._block_rows, self._stored.row_bytes), np.uint8)
         return np.empty((len(self._stored.names), self._block_rows), np.int32)
 
     def _typed(self, matrix: npt.NDArray[np.int32]) -> list[npt.NDArray[Any]]:

@@ -15,24 +15,18 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.bags import Bags, scatter_entries
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
 from streamtrain.store.block_writer import BlockWriter, OnBlock
+from streamtrain.store.chunk_codecs import Compression, chunk_codec
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
 from streamtrain.store.manifest import BagRun, Manifest, StoredBlock
 from streamtrain.store.schema import Schema, StoredColumns
 from streamtrain.store.shards import MAX_BLOCK_ROWS as MAX_PARQUET_ROWS
 from streamtrain.store.shards import ShardWriter
-from streamtrain.store.zarr_layout import (
-    BagArray,
-    ZarrArray,
-    bag_chunk_bytes,
-    chunk_codec,
-    plan_arrays,
-)
+from streamtrain.store.zarr_layout import BagArray, ZarrArray, bag_chunk_bytes, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 
 Bytes = npt.NDArray[np.uint8]
@@ -163,19 +157,21 @@ class ParquetBlocks:
 
 
 class ZarrBlocks:
-    """A chunk of each array, row-major, plain or as one frame of zstd."""
+    """A chunk of each array, row-major, plain or as one frame of zstd or Blosc."""
 
     def __init__(self, manifest: Manifest, root: str) -> None:
         self._root = root
         schema = manifest.schema
-        self.arrays = plan_arrays(schema.array.stored if schema.array else schema.stored)
+        self.arrays = plan_arrays(schema.stored_array or schema.stored)
         self._is_table = schema.array is None
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._bag_sizes = schema.stored.bag_sizes
         self._n_columns = len(schema.value_names)
         self._first_code = len(schema.numeric)
-        self._compressed = not isinstance(manifest.compression, msgspec.UnsetType)
+        self._compression: Compression | None = None
+        if not isinstance(manifest.compression, msgspec.UnsetType):
+            self._compression = manifest.compression
         # All chunks of a split have the rows of its first block, the last one filled up.
         self._chunk_rows = {
             shard.name: shards[0].blocks[0].n_rows
@@ -190,15 +186,16 @@ class ZarrBlocks:
     @property
     def scratch_bytes(self) -> int:
         """What a reading thread decodes into, beside the bytes of a block."""
-        if not self._compressed:
+        if self._compression is None:
             return 0
         row_bytes = sum(array.row_bytes for array in self.arrays)
-        rows = max(self._chunk_rows.values(), default=0) * row_bytes
-        return rows + len(self._bag_sizes) * (4 + 8 * self._most_entries)
+        decoded = max(self._chunk_rows.values(), default=0) * row_bytes
+        decoded += len(self._bag_sizes) * (4 + 8 * self._most_entries)
+        return decoded + chunk_codec(self._compression).scratch_bytes()
 
     def check(self, block: StoredBlock) -> None:
         """Refuse a chunk whose bytes are not rows x width."""
-        if self._compressed:
+        if self._compression is not None:
             if block.n_rows > self._chunk_rows[block.parts[0].shard.name]:
                 raise _unfit(self._root, block, 0, "a chunk of fewer")
             return
@@ -221,13 +218,20 @@ class ZarrBlocks:
         entries_at: int,
     ) -> int:
         """Copy rows."""
-        if self._compressed:
-            chunks = [self._decoded(block, i, chunk) for i, chunk in enumerate(chunks)]
+        if self._compression is not None:
+            chunks = [
+                self._decoded(block, i, chunk, self._compression) for i, chunk in enumerate(chunks)
+            ]
         if not self._is_table:
             n, width = block.n_rows, self.arrays[0].row_bytes
             features = numeric.view(np.uint8).reshape(len(numeric), width)
             rows_of = chunks[0].reshape(n, width)
-            scatter_bytes(rows_of, chunks[1].view(np.float32), places, features, target)
+            target_rows = chunks[1].view(np.float32)
+            scatter_bytes(rows_of, target_rows, places, features, target)
+            if len(weight):
+                # Rows of four bytes; the targets get the same values once more.
+                weight_rows, weights = chunks[2].reshape(n, 4), weight.view(np.uint8)
+                scatter_bytes(weight_rows, target_rows, places, weights.reshape(-1, 4), target)
             return -1
 
         def rows(name: str, *tail: int) -> npt.NDArray[Any]:
@@ -268,21 +272,21 @@ class ZarrBlocks:
         beyond = (found < 0) | (found >= self._cardinality)
         return self._first_code + int(beyond.any(axis=0).argmax())
 
-    def _decoded(self, block: StoredBlock, i: int, chunk: Bytes) -> Bytes:
+    def _decoded(self, block: StoredBlock, i: int, chunk: Bytes, compression: Compression) -> Bytes:
         """Return the rows of a chunk; its size is what the manifest says, never the frame."""
         codec = getattr(self._local, "codec", None)
         if codec is None:
-            codec = self._local.codec = chunk_codec()
+            codec = self._local.codec = chunk_codec(compression)
         part, array = block.parts[i], self.arrays[i]
         n_bytes = self._plain_bytes(array, block, i, self._chunk_rows[part.shard.name])
         try:
-            data = codec.decompress(pa.py_buffer(chunk), decompressed_size=n_bytes)
-        except OSError as error:
+            data: Bytes = codec.decompress(chunk, n_bytes)
+        except (OSError, ValueError, RuntimeError) as error:
             raise CorruptShardError(
                 f"cannot be decoded to {n_bytes} bytes: {error}",
                 where=f"{self._root}/{part.shard.name}, block {part.number}",
             ) from error
-        return np.frombuffer(data, np.uint8, self._plain_bytes(array, block, i, block.n_rows))
+        return data[: self._plain_bytes(array, block, i, block.n_rows)]
 
     @staticmethod
     def _plain_bytes(array: ZarrArray, block: StoredBlock, i: int, n_rows: int) -> int:
@@ -366,7 +370,7 @@ def open_writer(
     *,
     block_rows: int,
     on_block: OnBlock | None = None,
-    compressed: bool = False,
+    compression: Compression | None = None,
     bag_row_bytes: int = 0,
 ) -> BlockWriter:
     """Return the writer of a split in one of the formats of `MAX_BLOCK_ROWS`.
@@ -380,7 +384,7 @@ def open_writer(
             columns,
             block_rows=block_rows,
             on_block=on_block,
-            compressed=compressed,
+            compression=compression,
             bag_row_bytes=bag_row_bytes,
         )
     return ShardWriter(folder, split, columns, block_rows=block_rows, on_block=on_block)

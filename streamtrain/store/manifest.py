@@ -167,7 +167,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_fractions : dict of str to float
     split_by : str or None
     reject_reasons : dict of str to int
-    compression : {"zstd"}, or unset
+    compression : {"zstd", "blosc"}, or unset
         Of Zarr chunks.
     contents : dict of str to str
         For each split the xxh3-128 of its values (`ContentsDigest`), which do
@@ -189,7 +189,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     split_by: str | None = None
     reject_reasons: dict[str, int] = {}
     contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
-    compression: Literal["zstd"] | msgspec.UnsetType = msgspec.UNSET
+    compression: Literal["zstd", "blosc"] | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 
@@ -320,7 +320,10 @@ def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
         and array.stored.n_values <= MAX_ROW_VALUES
         and len(array.statistics) in {1, array.stored.n_values}
         and not schema.columns
-        and schema.weight is None
+        and schema.weight in {None, "weight"}
+        and (
+            isinstance(array.names, msgspec.UnsetType) or len(array.names) == array.stored.n_values
+        )
         and schema.exposure is None
     )
 

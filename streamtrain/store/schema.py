@@ -7,6 +7,7 @@ and scoring see one definition.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -201,33 +202,39 @@ class ArrayFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Of a row; its D values are numeric features, in C order.
     statistics : tuple of NumericStatistics
         Of each position in a row, or one of all values together.
+    names : tuple of str, or unset
+        Of the D values of a row, where the source had names for them.
     """
 
     dtype: str
     shape: tuple[int, ...]
     statistics: tuple[NumericStatistics, ...]
+    names: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def stored(self) -> StoredFeatures:
-        """What shards hold of it."""
+        """What shards hold of it, without weights."""
         return StoredFeatures(self.dtype, self.shape)
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        """The D numeric features, named by their positions from 0."""
+        """The D numeric features, named as they are, or by their positions from 0."""
         last = len(self.statistics) - 1
+        names: Iterable[str] = map(str, range(self.stored.n_values))
+        if not isinstance(self.names, msgspec.UnsetType):
+            names = self.names
         return tuple(
-            Column(str(j), "numeric", self.statistics[min(j, last)])
-            for j in range(self.stored.n_values)
+            Column(name, "numeric", self.statistics[min(j, last)]) for j, name in enumerate(names)
         )
 
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """What the shards of an array hold: a row of `shape` and `dtype`, and a float32 target."""
+    """What shards of arrays hold: rows of `shape` and `dtype`, a float32 target, and weights."""
 
     dtype: str
     shape: tuple[int, ...]
+    weighted: bool = False
 
     @property
     def n_values(self) -> int:
@@ -238,6 +245,11 @@ class StoredFeatures:
     def feature_bytes(self) -> int:
         """Bytes of a row's features."""
         return self.n_values * _ITEM_BYTES[self.dtype]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row: features, target, and weight where there is one."""
+        return self.feature_bytes + (8 if self.weighted else 4)
 
 
 @dataclass(frozen=True)
@@ -314,6 +326,13 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def array(self) -> ArrayFeatures | None:
         """The features of a dataset made from arrays, None of a table."""
         return None if isinstance(self.features, msgspec.UnsetType) else self.features
+
+    @property
+    def stored_array(self) -> StoredFeatures | None:
+        """What shards hold of a dataset made from arrays, None of a table."""
+        if self.array is None:
+            return None
+        return StoredFeatures(self.array.dtype, self.array.shape, self.weight is not None)
 
     @property
     def numeric(self) -> tuple[Column, ...]:

@@ -7,10 +7,10 @@
                  (float32) each, as the codec "vlen-bytes" lays them down
 
 An array that would have no column is not there. A dataset made from arrays has
-`features` (N, ...) of their own type in place of numeric and codes. All have the same chunks along
-the first axis, one for each block, in Zarr shards of as many chunks each: a
-Zarr shard is one file, its chunks in order, then the index that other readers
-want. A chunk is found by arithmetic, without the index.
+`features` (N, ...) of their own type in place of numeric and codes, and `weight` if
+rows have one. All have the same chunks along the first axis, one for each block, in
+Zarr shards of as many chunks each: a Zarr shard is one file, its chunks in order,
+then the index that other readers want. A chunk is found by arithmetic, without it.
 
     numeric/c/0/0    | chunk 0 | chunk 1 | ... | index: (offset, bytes) of each, crc32c |
 """
@@ -26,8 +26,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from streamtrain.store.chunk_codecs import Compression, chunk_codec
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 CODE_TYPES = ("uint8", "uint16", "int32")
@@ -69,6 +69,11 @@ class ZarrArray(abc.ABC):
     def chunk_key(self, shard: int) -> str:
         """Return the file of a Zarr shard, below the group."""
         return f"{self.name}/c/{shard}" + "/0" * len(self.tail)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number, for codecs that look at them."""
+        return np.dtype(self.dtype).itemsize
 
     @abc.abstractmethod
     def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -140,6 +145,11 @@ class BagArray(ZarrArray):
         """Bytes of a row without entries."""
         return 4
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of a code, and of a value."""
+        return 4
+
     def pack(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Refuse: `pack_bag` does it."""
         raise NotImplementedError
@@ -154,10 +164,11 @@ def plan_arrays(stored: StoredColumns | StoredFeatures) -> tuple[ZarrArray, ...]
     """Return the arrays of a dataset, in the order in which their chunks make a block."""
     if isinstance(stored, StoredFeatures):
         n_bytes = stored.feature_bytes
-        return (
-            BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes),
-            BytesArray("target", "float32", (), ("target",), n_bytes, n_bytes + 4),
-        )
+        arrays = [BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes)]
+        for role in ("target", "weight") if stored.weighted else ("target",):
+            arrays.append(BytesArray(role, "float32", (), (role,), n_bytes, n_bytes + 4))
+            n_bytes += 4
+        return tuple(arrays)
     return _plan_table(stored)
 
 
@@ -252,21 +263,13 @@ def _fill_value(dtype: str) -> Any:
     return float("nan") if dtype.startswith("float") else 0
 
 
-def chunk_codec() -> pa.Codec:
-    """Return what compresses chunks: one zstd frame each, as zarr's own codec writes it."""
-    return pa.Codec("zstd", compression_level=_ZSTD_LEVEL)
-
-
-_ZSTD_LEVEL = 3
-
-
 def group_metadata(
     arrays: Sequence[ZarrArray],
     *,
     n_rows: int,
     chunk_rows: int,
     shard_chunks: int,
-    compressed: bool = False,
+    compression: Compression | None = None,
 ) -> dict[str, bytes]:
     """Return every zarr.json of a split's group by its path in the group, as zarr writes it.
 
@@ -278,14 +281,14 @@ def group_metadata(
         Rows of a chunk.
     shard_chunks : int
         Chunks of a Zarr shard.
-    compressed : bool
-        Whether chunks are by `chunk_codec`.
+    compression : {None, "zstd", "blosc"}
+        What chunks are frames of.
     """
     import zarr
-    from zarr.codecs import ZstdCodec
     from zarr.errors import UnstableSpecificationWarning
     from zarr.storage import MemoryStore
 
+    codec = chunk_codec(compression) if compression else None
     files: dict[str, Any] = {}
     group = zarr.create_group(MemoryStore(store_dict=files), zarr_format=3)
     with warnings.catch_warnings():
@@ -297,7 +300,7 @@ def group_metadata(
             n_rows=n_rows,
             chunk_rows=chunk_rows,
             shard_chunks=shard_chunks,
-            compressors=[ZstdCodec(level=_ZSTD_LEVEL)] if compressed else None,
+            codec=codec,
         )
     return {name: bytes(data.to_bytes()) for name, data in files.items()}
 
@@ -309,7 +312,7 @@ def _create_arrays(
     n_rows: int,
     chunk_rows: int,
     shard_chunks: int,
-    compressors: Any,
+    codec: Any,
 ) -> None:
     for array in arrays:
         group.create_array(
@@ -318,7 +321,7 @@ def _create_arrays(
             chunks=(chunk_rows, *array.tail),
             shards=(chunk_rows * shard_chunks, *array.tail),
             dtype=array.dtype,
-            compressors=compressors,
+            compressors=[codec.metadata(array.item_bytes)] if codec else None,
             filters=None,
             # Every chunk is written: nothing is ever read from this.
             fill_value=_fill_value(array.dtype),

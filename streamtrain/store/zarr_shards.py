@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import xxhash
 
 from streamtrain import durable
-from streamtrain.errors import StreamtrainError
+from streamtrain.errors import ConfigError, StreamtrainError
 from streamtrain.store.block_writer import (
     SHARD_BYTES,
     BlockWriter,
@@ -21,12 +20,17 @@ from streamtrain.store.block_writer import (
     OnBlock,
     shard_of,
 )
+from streamtrain.store.chunk_codecs import (
+    MAX_BLOSC_BYTES,
+    ChunkCodec,
+    Compression,
+    chunk_codec,
+)
 from streamtrain.store.manifest import MAX_BLOCK_ROWS, BagRun, Block
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 from streamtrain.store.zarr_layout import (
     BagArray,
     ZarrArray,
-    chunk_codec,
     group_metadata,
     plan_arrays,
     shard_index,
@@ -45,18 +49,18 @@ class _OpenShard:
         self.ends: list[int] = []
         self.runs: list[tuple[BagRun, ...]] = []
 
-    def write(self, rows: npt.NDArray[Any], *, padding: int, codec: pa.Codec | None) -> None:
+    def write(self, rows: npt.NDArray[Any], *, padding: int, codec: ChunkCodec | None) -> None:
         """Append a chunk: rows, and `padding` rows that no block holds."""
         self._write(len(rows), [rows.data], padding=padding, codec=codec)
 
-    def write_bag(self, bag: EntryBuffer, *, padding: int, codec: pa.Codec | None) -> None:
+    def write_bag(self, bag: EntryBuffer, *, padding: int, codec: ChunkCodec | None) -> None:
         """Append a chunk of a bag: the number of its rows comes first."""
         head = np.array([bag.n_rows + padding], "<u4")
         self._write(bag.n_rows, [head.data, bag.packed().data], padding=padding, codec=codec)
         self.runs.append((BagRun(bag.n_entries, self.blocks[-1].n_bytes),))
 
     def _write(
-        self, n: int, data: Sequence[memoryview], *, padding: int, codec: pa.Codec | None
+        self, n: int, data: Sequence[memoryview], *, padding: int, codec: ChunkCodec | None
     ) -> None:
         start = self.file.position
         self.file.block.reset()
@@ -64,7 +68,7 @@ class _OpenShard:
         if codec is not None:
             # A chunk is one frame: what fills it up is in it, and under its digest.
             whole = b"".join([*(bytes(part) for part in data), filling])
-            self.file.write(codec.compress(whole, asbytes=True))
+            self.file.write(codec.compress(whole, self.array.item_bytes))
         else:
             for part in data:
                 self.file.write(part)
@@ -82,8 +86,8 @@ class ZarrWriter(BlockWriter):
     ----------
     folder, split, stored, block_rows, on_block
         As in `BlockWriter`.
-    compressed : bool
-        With zstd, each chunk by itself.
+    compression : {None, "zstd", "blosc"}
+        Of each chunk by itself.
     shard_bytes : int
         A Zarr shard has as many chunks as fit into this, over all arrays and
         before compression.
@@ -104,7 +108,7 @@ class ZarrWriter(BlockWriter):
         *,
         block_rows: int,
         on_block: OnBlock | None = None,
-        compressed: bool = False,
+        compression: Compression | None = None,
         shard_bytes: int = SHARD_BYTES,
         bag_row_bytes: int = 0,
     ) -> None:
@@ -119,7 +123,15 @@ class ZarrWriter(BlockWriter):
         self._arrays = plan_arrays(stored)
         row_bytes = sum(array.row_bytes for array in self._arrays) + bag_row_bytes
         self._shard_chunks = max(1, shard_bytes // (row_bytes * block_rows))
-        self._codec = chunk_codec() if compressed else None
+        self._compression = compression
+        self._codec = chunk_codec(compression) if compression else None
+        largest = block_rows * max(array.row_bytes for array in self._arrays)
+        if compression == "blosc" and largest > MAX_BLOSC_BYTES:
+            raise ConfigError(
+                f"a chunk of {largest:,} bytes, Blosc holds at most {MAX_BLOSC_BYTES:,}",
+                where="--block-rows",
+                remedy="give fewer, or --compression zstd",
+            )
         self._open: list[_OpenShard] = []
         self._n_rows = self._n_blocks = self._n_shards = 0
         self._ended = False
@@ -176,7 +188,7 @@ class ZarrWriter(BlockWriter):
             n_rows=self._n_rows,
             chunk_rows=self._block_rows if self._n_blocks > 1 else self._n_rows,
             shard_chunks=self._shard_chunks if self._n_shards > 1 else self._n_blocks,
-            compressed=self._codec is not None,
+            compression=self._compression,
         ).items():
             name = f"{group}/{key}"
             durable.write_directory_file(self._folder / name, data)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from data_tools import array_ingest, array_plan
+from data_tools import array_plan, array_statistics
 from data_tools.array_source import is_array
 from streamtrain.errors import (
     SchemaError,
@@ -53,7 +53,7 @@ def test_targets_come_from_every_kind_too(tmp_path, kind):
 
 STORED = {
     "?": "uint8", "u1": "uint8", "i1": "int8", "<u2": "uint16", ">i2": "int16", "f2": "float16",
-    ">f4": "float32", "f8": "float32", "i4": "float32", "u4": "float32", "i8": "float32",
+    ">f4": "float32", "f8": "float32", "i4": "int8", "u4": "uint8", "i8": "int8",
 }  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_statistics_are_those_of_the_train_split_position_by_position(tmp_path):
 
 
 def test_rows_of_many_values_share_one_statistic(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_ingest, "MAX_POSITIONS", 19)
+    monkeypatch.setattr(array_statistics, "MAX_POSITIONS", 19)
     values, target = legible()
     dataset = make(tmp_path, values, target)
     (shared,) = dataset.schema.array.statistics
@@ -144,11 +144,12 @@ def test_slabs_partitions_and_budgets_do_not_show(tmp_path, monkeypatch, shuffle
         assert found == sorted(found)
 
 
-def test_arrays_can_be_compressed(tmp_path):
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
+def test_arrays_can_be_compressed(tmp_path, compression):
     values, target = legible()
     (tmp_path / "plain").mkdir()
     plain = make(tmp_path / "plain", values, target, block_rows=64)
-    small = make(tmp_path, values, target, block_rows=64, compression="zstd")
+    small = make(tmp_path, values, target, block_rows=64, compression=compression)
     assert small.fingerprint == plain.fingerprint
     assert small.manifest.splits["train"][0].n_bytes < plain.manifest.splits["train"][0].n_bytes
     np.testing.assert_array_equal(rows_of(small)[0], rows_of(plain)[0])

@@ -106,7 +106,6 @@ def test_values_that_are_no_numbers_are_refused(tmp_path, kind):
         (np.zeros(N_ROWS), "one axis"),
         (np.float32(3), "no axes"),
         (np.zeros((N_ROWS, 0)), "expected rows"),
-        (np.asfortranarray(np.zeros((N_ROWS, 3))), "Fortran order"),
     ],
 )
 def test_shapes_that_are_no_rows_are_refused(tmp_path, values, says):
@@ -249,8 +248,8 @@ def test_arrays_of_more_than_two_dimensions_are_kept_in_zarr_alone(tmp_path):
     table = options.__dict__ | {"format": "parquet", "compression": "zstd", "target_file": None}
     with pytest.raises(ConfigError, match="--compression"):
         ingest(IngestOptions(**table))
-    with pytest.raises(UsageError, match="one array"):
-        ingest(IngestOptions(**(options.__dict__ | {"sources": ("a", "b")})))
+    with pytest.raises(UsageError, match="2 sources"):
+        ingest(IngestOptions(**(options.__dict__ | {"sources": options.sources * 2})))
 
 
 def test_a_hostile_shape_in_a_header_takes_no_memory(tmp_path):
@@ -280,4 +279,4 @@ def test_an_overwritten_dataset_is_the_new_one_or_the_old_one(tmp_path):
 def test_on_bad_row_fail_ends_at_the_first(tmp_path):
     values, target = legible("f4")
     values[7, 1, 1] = np.inf
-    assert "line 8" in refused(tmp_path, values, target, on_bad_row="fail")
+    assert "row 8" in refused(tmp_path, values, target, on_bad_row="fail")

@@ -1,8 +1,11 @@
 """Zarr as it lies on disk, read with zarr-python and not with our reader."""
 
 import math
+import os
+import struct
 import subprocess
 import sys
+import threading
 
 import msgspec
 import numpy as np
@@ -11,11 +14,12 @@ import xxhash
 import zarr
 
 from streamtrain import library
-from streamtrain.errors import CorruptShardError, ManifestError, StreamtrainError
+from streamtrain.errors import ConfigError, CorruptShardError, ManifestError, StreamtrainError
+from streamtrain.store.chunk_codecs import chunk_codec
 from streamtrain.store.dataset import open_dataset
 from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
-from streamtrain.store.schema import StoredColumns
-from streamtrain.store.zarr_layout import chunk_codec, crc32c, plan_arrays
+from streamtrain.store.schema import StoredColumns, StoredFeatures
+from streamtrain.store.zarr_layout import crc32c, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
 from tests.end_to_end.command import environment
 from tests.made import make_array_dataset, make_dataset
@@ -38,7 +42,7 @@ ARRAYS = {
 }
 
 
-def write(folder, n_rows, *, block_rows=16, shard_blocks=3, compressed=False):
+def write(folder, n_rows, *, block_rows=16, shard_blocks=3, compression=None):
     """Write rows whose every value differs, as far as its type can tell."""
     rng = np.random.default_rng(3)
     numbers = [rng.normal(size=n_rows).astype(np.float32) for _ in range(5)]
@@ -54,16 +58,16 @@ def write(folder, n_rows, *, block_rows=16, shard_blocks=3, compressed=False):
         COLUMNS,
         block_rows=block_rows,
         shard_bytes=shard_blocks * block_rows * row_bytes,
-        compressed=compressed,
+        compression=compression,
     ) as writer:
         writer.append([*numbers[:2], *codes, *numbers[2:]])
     return writer, dict(zip(COLUMNS.names, [*numbers[:2], *codes, *numbers[2:]], strict=True))
 
 
-@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("compression", [None, "zstd", "blosc"])
 @pytest.mark.parametrize("n_rows", [1, 15, 16, 17, 47, 48, 49, 100])
-def test_zarr_reads_every_value_and_finds_every_chunk(tmp_path, n_rows, compressed):
-    writer, columns = write(tmp_path / "ds", n_rows, compressed=compressed)
+def test_zarr_reads_every_value_and_finds_every_chunk(tmp_path, n_rows, compression):
+    writer, columns = write(tmp_path / "ds", n_rows, compression=compression)
     group = zarr.open_group(tmp_path / "ds/train.zarr", mode="r")
     assert sorted(group) == sorted(ARRAYS)
     for name, (dtype, names) in ARRAYS.items():
@@ -195,23 +199,98 @@ def test_features_that_no_ingest_writes_are_refused_before_memory_is_taken(tmp_p
 def test_compressed_chunks_are_smaller_and_the_contents_the_same(tmp_path):
     found = [
         read_manifest(
-            make_dataset(tmp_path / str(c), n_rows=5000, block_rows=500, compressed=c,
+            make_dataset(tmp_path / str(c), n_rows=5000, block_rows=500, compression=c,
                          file_format="zarr", legible=True)
         )
-        for c in (False, True)
+        for c in (None, "zstd", "blosc")
     ]  # fmt: skip
     sizes = [sum(s.n_bytes for s in m.splits["train"]) for m in found]
-    assert sizes[1] < sizes[0] / 2
-    assert found[0].fingerprint == found[1].fingerprint
+    assert max(sizes[1:]) < sizes[0] / 2
+    assert len({m.fingerprint for m in found}) == 1
 
 
+def blosc_header(version=2, item=4, decoded=512, block=512, size=None):
+    """Change the header of a frame that holds 512 bytes."""
+
+    def change(frame):
+        n = len(frame) if size is None else size
+        return struct.pack("<BBBBIII", version, 1, frame[2], item, decoded, block, n) + frame[16:]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        blosc_header(version=1),
+        blosc_header(version=255),
+        blosc_header(item=0),
+        blosc_header(decoded=511),
+        blosc_header(decoded=2**32 - 1),
+        blosc_header(decoded=0),
+        blosc_header(block=0),
+        blosc_header(block=513),
+        blosc_header(block=2**31 - 1),
+        blosc_header(size=16),
+        blosc_header(size=2**32 - 1),
+        lambda frame: frame[:15],
+        lambda frame: frame[:-1],
+        lambda frame: frame[:16] + b"\xff" * (len(frame) - 16),
+        lambda frame: frame[:2] + bytes([frame[2] ^ 0xE0]) + frame[3:],
+        lambda frame: b"",
+    ],
+    ids=[
+        "version 1",
+        "version 255",
+        "items of 0",
+        "511",
+        "4 GB",
+        "0",
+        "block 0",
+        "block 513",
+        "block 2 GB",
+        "frame 16",
+        "frame 4 GB",
+        "no header",
+        "cut",
+        "noise",
+        "other codec",
+        "empty",
+    ],
+)
+def test_a_frame_of_blosc_that_is_not_what_the_manifest_says_is_refused(change):
+    codec = chunk_codec("blosc")
+    frame = codec.compress(np.arange(128, dtype="f4").tobytes(), 4)
+    changed = np.frombuffer(change(frame), np.uint8)
+    with pytest.raises((ValueError, RuntimeError)):
+        codec.decompress(changed, 512)
+
+
+def test_random_frames_of_blosc_decode_to_their_size_or_are_refused():
+    codec = chunk_codec("blosc")
+    rng = np.random.default_rng(0)
+    frame = np.frombuffer(codec.compress(np.arange(20_000, dtype="f4").tobytes(), 4), np.uint8)
+    n_refused = 0
+    for _ in range(300):
+        changed = frame.copy()
+        changed[rng.integers(0, len(frame), 3)] ^= rng.integers(1, 256, 3, dtype=np.uint8)
+        try:
+            assert len(codec.decompress(changed, 80_000)) == 80_000
+        except (ValueError, RuntimeError):
+            n_refused += 1
+    assert n_refused
+
+
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
 @pytest.mark.parametrize("claimed", [0, 511, 513, 1 << 24])
-def test_a_chunk_that_decodes_to_another_size_is_refused_within_its_rows(tmp_path, claimed):
+def test_a_chunk_that_decodes_to_another_size_is_refused_within_its_rows(
+    tmp_path, claimed, compression
+):
     folder = make_dataset(
-        tmp_path / "ds", n_rows=64, block_rows=64, compressed=True, file_format="zarr",
+        tmp_path / "ds", n_rows=64, block_rows=64, compression=compression, file_format="zarr",
         splits=("train",), legible=True,
     )  # fmt: skip
-    frame = chunk_codec().compress(bytes(claimed), asbytes=True)
+    frame = chunk_codec(compression).compress(bytes(claimed), 1)
 
     def bomb(raw):
         shard = raw["splits"]["train"][0]
@@ -281,3 +360,24 @@ def test_the_metadata_of_another_chunk_size_does_not_move_what_is_read(tmp_path)
     rows, _ = next(dataset.batches(200, shuffle=False))
     assert rows.numeric[:, 0].tolist() == list(range(200))
     assert math.isclose(rows.numeric[7, 1], 7)
+
+
+def test_blosc_decodes_without_threads_of_its_own_and_is_in_the_plan(tmp_path):
+    plain, packed = (
+        library.open_dataset(make_dataset(tmp_path / str(c), file_format="zarr", compression=c))
+        for c in (None, "blosc")
+    )
+    row_bytes = sum(array.row_bytes for array in packed.format.arrays)
+    assert plain.format.scratch_bytes == 0
+    assert packed.format.scratch_bytes >= 64 * row_bytes + 3 * 2**20
+    before = threading.active_count(), len(os.listdir("/proc/self/task"))  # noqa: PTH208
+    assert sum(b.n_rows for b, _ in packed.batches(100, prefetch=0)) == 1000
+    assert before == (threading.active_count(), len(os.listdir("/proc/self/task")))  # noqa: PTH208
+
+
+def test_a_chunk_larger_than_a_frame_of_blosc_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="Blosc holds at most"):
+        ZarrWriter(
+            tmp_path, "train", StoredFeatures("float32", (1024,)), block_rows=1 << 20,
+            compression="blosc",
+        )  # fmt: skip

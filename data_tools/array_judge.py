@@ -1,0 +1,173 @@
+"""The verdict on rows of arrays: what they are stored as, and which are refused."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.array_plan import ArrayPlan
+from data_tools.array_set import ArraySet, needs_target
+from data_tools.judge import TargetSpan
+from data_tools.labels import Labels
+from data_tools.rejects import RejectFile
+from data_tools.target import TargetCounter
+from streamtrain.errors import SourceError
+
+_EXACT = 1 << 24
+"""Integers up to this have a float32 each."""
+
+
+class RowJudge:
+    """Rows of several sources in turn, as they are stored.
+
+    Parameters
+    ----------
+    plan : ArrayPlan
+    rejects : RejectFile
+    reasons : Counter
+        Of rejected rows, counted here.
+
+    Attributes
+    ----------
+    counter : TargetCounter
+    texts : list of str
+        Of a target that is text: targets are places in it.
+    low, high : int
+        Least and greatest of features that are wide integers.
+    n_rounded : int
+        Of those, the ones that are no float32.
+    """
+
+    def __init__(self, plan: ArrayPlan, rejects: RejectFile, reasons: Counter[str]) -> None:
+        self._plan = plan
+        self._rejects = rejects
+        self._reasons = reasons
+        self.counter = TargetCounter()
+        self._places: dict[str, int] = {}
+        self.is_text = False
+        self._arrays: ArraySet | None = None
+        self.low, self.high, self.n_rounded = 0, 0, 0
+        self._is_first = True
+
+    @property
+    def texts(self) -> list[str]:
+        """Every text so far, in order of first sight."""
+        return list(self._places)
+
+    def begin(self, arrays: ArraySet) -> None:
+        """Go on with the rows of another source.
+
+        Raises
+        ------
+        SourceError
+            If its target is text and others' are not, or the other way round.
+        """
+        target = needs_target(arrays)
+        is_text = isinstance(target, Labels)
+        if self._arrays is not None and is_text != self.is_text:
+            raise SourceError(
+                "the targets of some sources are text, of others numbers", where=target.name
+            )
+        self.is_text = is_text
+        self._arrays = arrays
+        self._target = target
+
+    def targets(self, targets: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
+        """Return targets as they are packed, (n,): values, or places in `texts`.
+
+        Raises
+        ------
+        SourceError
+            If one is missing or not finite.
+        """
+        wide = targets.reshape(-1).astype(np.float64)
+        with np.errstate(over="ignore"):
+            values = wide.astype(np.float32)
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            what = "missing (NaN)" if np.isnan(wide[bad[0]]) else "not finite"
+            raise SourceError(
+                f"the target of row {first + int(bad[0])} is {what}",
+                where=self._target.name,
+                remedy="leave such rows out of every array",
+            )
+        if isinstance(self._target, Labels):
+            texts = self._target.texts
+            places = [self._places.setdefault(text, len(self._places)) for text in texts]
+            return np.array(places, np.float32)[wide.astype(np.int64)]
+        rounded = bool(((wide != values) & (wide == np.floor(wide))).any())
+        self.counter.update_span(TargetSpan(float(wide.min()), float(wide.max()), rounded))
+        return values
+
+    def weights(self, weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
+        """Return row weights as they are stored, (n,).
+
+        Raises
+        ------
+        SourceError
+            If one is missing, negative or not finite.
+        """
+        with np.errstate(over="ignore"):
+            values = weights.reshape(-1).astype(np.float32)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+        if len(bad):
+            assert self._arrays is not None
+            assert self._arrays.weight is not None
+            raise SourceError(
+                f"the weight of row {first + int(bad[0])} is {weights.reshape(-1)[bad[0]]}, "
+                "expected 0 or more",
+                where=self._arrays.weight.name,
+                remedy="give a row that does not count the weight 0",
+            )
+        return values
+
+    def features(
+        self, rows: npt.NDArray[Any], first: int
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Return rows as they are packed, (n, D), and which hold no infinity.
+
+        NaN is a missing value.
+        """
+        flat = rows.reshape(len(rows), -1)
+        if self._plan.is_wide:
+            self._measure(flat)
+        with np.errstate(over="ignore"):  # infinite then, and rejected
+            stored = np.ascontiguousarray(flat, self._plan.packed.dtype)
+        if stored.dtype.kind != "f":
+            return stored, np.ones(len(stored), np.bool_)
+        good: npt.NDArray[np.bool_] = ~np.isinf(stored).any(axis=1)
+        assert self._arrays is not None
+        for i in np.flatnonzero(~good).tolist():
+            self._rejects.add(
+                self._arrays.features.name, first + i + 1, "not finite", b"", unit="row"
+            )
+            self._reasons["not finite"] += 1
+        return stored, good
+
+    def _measure(self, flat: npt.NDArray[Any]) -> None:
+        low, high = int(flat.min()), int(flat.max())
+        if self._is_first:
+            self.low, self.high, self._is_first = low, high, False
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        if low < -_EXACT or high > _EXACT:
+            self.n_rounded += count_rounded(flat)
+
+
+def count_rounded(values: npt.NDArray[Any]) -> int:
+    """Return how many integers are no float32: of more than 24 bits between their ones.
+
+    Examples
+    --------
+    >>> count_rounded(np.array([2**24, 2**24 + 1, 2**24 + 2, -(2**63), 2**62 + 1]))
+    2
+    """
+    large = values[(values > _EXACT) | (values < -_EXACT)]
+    if large.dtype.kind == "i":
+        # Of the least one the bits of its absolute value are its own.
+        large = np.where(large < 0, np.negative(large), large).view(f"u{large.dtype.itemsize}")
+    bits = large.astype(np.uint64)
+    lowest = bits & (~bits + np.uint64(1))
+    return int(np.count_nonzero(bits // lowest >= _EXACT))
