@@ -66,7 +66,10 @@ _OPTIONS = (
     ),
     click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty."),
     click.option(
-        "--l2", type=float, show_default="0, adamw 0.01, fm 0.06, ple 1", help="L2 penalty."
+        "--l2",
+        type=float,
+        show_default="0, adamw 0.01, fm 0.06, ple 1 (dcn 0.1)",
+        help="L2 penalty.",
     ),
     click.option(
         "--clip-value",

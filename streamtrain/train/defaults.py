@@ -91,7 +91,9 @@ def model_defaults(
         return {**defaults, "lr": 0.001, "numeric_encoding": encoding or "quantile"}
     encoding = encoding or ("ple" if 0 < len(schema.numeric) <= _MAX_PLE_COLUMNS else "quantile")
     if encoding == "ple":
-        return {**defaults, "numeric_encoding": "ple", "lr": 0.001, "l2": 1.0, "dropout": 0.2}
+        # Cross layers multiply what they pass on: a decay of 1 keeps products from being learnt.
+        decay = 0.1 if model == "dcn" else 1.0
+        return {**defaults, "numeric_encoding": "ple", "lr": 0.001, "l2": decay, "dropout": 0.2}
     return {
         **defaults,
         "numeric_encoding": encoding,

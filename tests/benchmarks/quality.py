@@ -153,6 +153,13 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"data": "nycflights-raw", "name": "linear", "train": ()},
     {"data": "nycflights-raw", "name": "fm", "train": _net(model="fm")},
     {"data": "nycflights-raw", "name": "mlp", "goal": 0.03, "above": "linear", "train": _net()},
+    {
+        "data": "nycflights-raw",
+        "name": "dcn",
+        "goal": 0.03,
+        "above": "linear",
+        "train": _net("--epochs", "3", model="dcn"),
+    },
 )
 
 

@@ -70,3 +70,8 @@ def test_what_was_not_measured_keeps_the_optimizers_own_epsilon(schema, model, g
 def test_linear_models_pass_more_often_over_small_data(schema, given, epochs, early_stop):
     found = defaults_of(schema, "linear", **given)
     assert (found["epochs"], found["early_stop"]) == (epochs, early_stop)
+
+
+@pytest.mark.parametrize(("model", "decay"), [("mlp", 1.0), ("dcn", 0.1)])
+def test_cross_layers_decay_less_beside_pieces(schema, model, decay):
+    assert defaults_of(schema, model, encoding="ple")["l2"] == decay
