@@ -186,10 +186,14 @@ def train(
     settings.setdefault("batch_size", min(DEFAULT_BATCH_SIZE, opened.n_rows("train")))
     defaults = model_defaults(
         str(settings.get("model", "linear")),
+        opened.schema,
         n_rows=opened.n_rows("train"),
-        n_numeric=len(opened.schema.numeric),
-        encoding=settings.get("numeric_encoding"),
         has_valid=opened.manifest.n_rows("valid") > 0,
+        batch_size=settings["batch_size"],
+        loss=settings.get("loss"),
+        optimizer=settings.get("optimizer"),
+        epochs=settings.get("epochs"),
+        encoding=settings.get("numeric_encoding"),
     )
     settings = {**defaults, **settings}
     steps, seconds = parse_interval(str(checkpoint_every))

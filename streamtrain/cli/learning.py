@@ -54,8 +54,7 @@ _OPTIONS = (
     click.option(
         "--epsilon",
         type=float,
-        default=1e-8,
-        show_default=True,
+        show_default="1e-08; linear and fm by rows and target",
         help="Added to what adaptive optimizers divide by.",
     ),
     click.option(
@@ -66,7 +65,12 @@ _OPTIONS = (
         help="Of ftrl: larger makes first steps shorter.",
     ),
     click.option("--l1", type=float, default=0.0, show_default=True, help="L1 penalty."),
-    click.option("--l2", type=float, show_default="0, adamw 0.01, ple 1", help="L2 penalty."),
+    click.option(
+        "--l2",
+        type=float,
+        show_default="0, adamw 0.01, fm 0.06, ple 1 (dcn 0.1)",
+        help="L2 penalty.",
+    ),
     click.option(
         "--clip-value",
         type=float,
@@ -180,6 +184,7 @@ def learning_settings(options: dict[str, Any]) -> dict[str, Any]:
                 remedy=f"choose one of {', '.join(known)}",
             )
     optimizer = OptimizerSettings(
-        name=options["optimizer"], **{name: options[name] for name in _OF_OPTIMIZER}
+        name=options["optimizer"],
+        **{name: options[name] for name in _OF_OPTIMIZER if options[name] is not None},
     )
     return {"optimizer": optimizer, **{name: options[name] for name in _OF_RUN}}

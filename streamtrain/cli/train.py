@@ -90,7 +90,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option(
     "--epochs",
     type=int,
-    show_default="3; networks up to 64 on small data",
+    show_default="3; on small data up to 20, networks 64",
     help="Passes over the train split.",
 )
 @click.option("--max-steps", type=int, metavar="N", help="End after so many steps.")
@@ -106,7 +106,7 @@ def stop_on_signals() -> Iterator[StopFlag]:
     "--early-stop",
     type=int,
     metavar="N",
-    show_default="0, never; networks 16",
+    show_default="never; linear 3 unless --epochs is given, networks 16",
     help="End after N epochs without a better validation loss; keep the best.",
 )
 @click.option("--drop-last", is_flag=True, help="Leave out a last batch that is not whole.")
@@ -196,15 +196,19 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
     from streamtrain.train.settings import Resources, TrainSettings
 
     n_rows = dataset.n_rows("train")
+    batch_size = _batch_size(options["batch_size"], n_rows)
     defaults = model_defaults(
         options["model"],
+        dataset.schema,
         n_rows=n_rows,
-        n_numeric=len(dataset.schema.numeric),
         has_valid=dataset.manifest.n_rows("valid") > 0,
+        batch_size=batch_size,
+        loss=options["loss"],
+        optimizer=options["optimizer"],
+        epochs=options["epochs"],
         encoding=options["numeric_encoding"],
     )
     options = {**options, **{k: v for k, v in defaults.items() if options.get(k) is None}}
-    batch_size = options["batch_size"]
     steps, seconds = options["checkpoint_every"]
     settings = TrainSettings(
         model=options["model"],
@@ -212,7 +216,7 @@ def _settings(dataset: Any, options: dict[str, Any]) -> tuple[Any, Any]:
         **{name: options[name] for name in LOSS_OPTIONS},
         epochs=options["epochs"],
         max_steps=options["max_steps"],
-        batch_size=_batch_size(batch_size, n_rows),
+        batch_size=batch_size,
         seed=options["seed"],
         early_stop=options["early_stop"],
         drop_last=options["drop_last"],

@@ -116,7 +116,8 @@ def check_same(record: RunRecord, settings: TrainSettings, fingerprint: str, *, 
             where=where,
             remedy="resume with the same dataset, or train into another directory",
         )
-    for name in TrainSettings.__struct_fields__:
+    # The batch size first: defaults of others follow it.
+    for name in ("batch_size", *TrainSettings.__struct_fields__):
         then, now = getattr(record.settings, name), getattr(settings, name)
         if name == "window_blocks" and now == 0:
             continue
