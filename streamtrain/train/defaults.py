@@ -16,6 +16,7 @@ _PATIENCE = 16
 _LINEAR_PATIENCE = 3
 _MAX_PLE_COLUMNS = 32
 _LINEAR_RATE, _LINEAR_ROWS = 0.07, 5.0
+_BAG_RATE = 0.1
 _FM_RATE, _FM_ROWS, _FM_DECAY = 0.004, 0.25, 0.06
 
 
@@ -69,6 +70,9 @@ def model_defaults(
         # Three epochs never end earlier: nothing to keep a copy of the parameters for.
         stop = _LINEAR_PATIENCE if passes > _MIN_EPOCHS else 0
         linear = {"schedule": "constant", "epochs": passes, "early_stop": stop}
+        if schema.bags and optimizer in {None, "adagrad"}:
+            # The values of a text have norm 1: an entry's gradients are a tenth of a category's.
+            return linear | {"optimizer": "adagrad", "lr": _BAG_RATE, "epsilon": 1e-8}
         return linear | _linear_steps(schema.target, batch_size, loss, optimizer)
     defaults: dict[str, Any] = {
         "optimizer": "adamw",

@@ -17,6 +17,8 @@ THROUGH = {
     "score_network": "network_scores",
     "settle_tables": "network_steps",
     "split_svm_rows": "SvmSplitter",
+    "text_codes": "code_texts",
+    "hash_names": "keyed_of",
 }
 
 

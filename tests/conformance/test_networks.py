@@ -165,7 +165,8 @@ def test_datasets_of_any_shape_train_and_score(shaped, tmp_path, model, shape):
 
 def owned_bytes(work):
     """Return the bytes of the memory that some arrays are views of, each once."""
-    owners = [array if array.base is None else array.base for array in work]
+    arrays = [*(a for a in work if not isinstance(a, tuple)), *work.bags]
+    owners = [array if array.base is None else array.base for array in arrays]
     return sum(owner.nbytes for owner in {id(owner): owner for owner in owners}.values())
 
 

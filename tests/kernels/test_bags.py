@@ -245,3 +245,16 @@ def test_problem_has_rows_without_entries_and_codes_twice():
     counts = ranges[:, :, 1] - ranges[:, :, 0]
     assert (counts == 0).any()
     assert any(len(set(codes[a:b])) < b - a for a, b in ranges[:, 0])
+
+
+def test_gathered_entries_are_those_of_the_rows_and_lie_as_shards_have_them():
+    words = np.arange(20, dtype=np.int32).reshape(10, 2)
+    starts, counts = np.array([7, 0, 3]), np.array([2, 0, 3])
+    found = np.zeros((5, 2), np.int32)
+    kernels.gather_entries(starts, counts, words, found)
+    assert found.tolist() == words[[7, 8, 3, 4, 5]].tolist()
+    packed = np.zeros(3 + 10, np.int32)
+    kernels.pack_entries(np.array([0, 2, 2, 5]), found, packed)
+    assert packed.tolist() == [
+        16, *words[7], *words[8], 0, 24, *words[3], *words[4], *words[5],
+    ]  # fmt: skip
