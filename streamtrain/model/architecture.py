@@ -13,6 +13,7 @@ from streamtrain.errors import ConfigError
 from streamtrain.kernels import losses as kernels
 from streamtrain.kernels.losses import LOSSES
 from streamtrain.model.crosses import Cross, plan_crosses
+from streamtrain.model.encodings import array_scales
 from streamtrain.model.losses import (
     STANDARDISED,
     LossName,
@@ -156,6 +157,9 @@ def plan_architecture(
     name = choose_loss(schema, loss, loss_settings)
     n_scores = len(target.classes) if name == "softmax" else 1
     statistics = [c.statistics for c in schema.numeric]
+    scales = tuple((s.mean, s.std) if s else (0.0, 0.0) for s in statistics)
+    if schema.array:
+        scales = array_scales(schema.array, centred=True)
     weight = schema.weight_statistics
     target_mean, target_scale = 0.0, 1.0
     if name in STANDARDISED:
@@ -166,8 +170,8 @@ def plan_architecture(
         model=model,  # type: ignore[arg-type]
         loss=name,
         n_scores=n_scores,
-        mean=tuple(s.mean if s else 0.0 for s in statistics),
-        scale=tuple(_inverse(s.std, 0.0) if s else 0.0 for s in statistics),
+        mean=tuple(shift for shift, _ in scales),
+        scale=tuple(_inverse(spread, 0.0) for _, spread in scales),
         cardinalities=tuple(c.cardinality for c in schema.categorical),
         target_mean=target_mean,
         target_scale=target_scale,

@@ -7,13 +7,52 @@ from statistics import NormalDist
 import numpy as np
 
 from streamtrain.model.network import ColumnEncoding
-from streamtrain.store.schema import Column, NumericStatistics
+from streamtrain.store.schema import ArrayFeatures, Column, NumericStatistics
 
 _TINY = float(np.finfo(np.float32).tiny)
 _NOTHING = ColumnEncoding("standard", 0.0, 0.0)
 
 
-def plan_encoding(column: Column, kind: str, *, bins: int) -> ColumnEncoding:
+RANGE_OF_ARRAY = 6.0
+"""Length of the range of an array's values, in what they are divided by, at most."""
+
+
+def array_scales(
+    features: ArrayFeatures, *, centred: bool = False
+) -> tuple[tuple[float, float], ...]:
+    """Return what is taken from the values of each place of an array, and what they are divided by.
+
+    Bytes are of one kind in all places: they go to -3 .. 3 by the middle and the range of
+    all. The deviations of single places would blow up the edge of an image, which is 0 in
+    all but a few rows of training. Other values lose the mean of their place, and are
+    divided by its deviation, but at least by a sixth of its range.
+
+    Parameters
+    ----------
+    features : ArrayFeatures
+    centred : bool
+        Bytes lose the mean of their place too: a linear model learns badly from numbers
+        that share an offset.
+
+    Returns
+    -------
+    tuple of (float, float), length D
+    """
+    found = features.statistics
+    low, high = min(s.minimum for s in found), max(s.maximum for s in found)
+    is_bytes = features.dtype in {"uint8", "int8"}
+    if is_bytes and not centred:
+        return (((low + high) / 2, (high - low) / RANGE_OF_ARRAY),) * features.stored.n_values
+    each = []
+    for s in found:
+        reach = high - low if is_bytes else s.maximum - s.minimum
+        each.append((s.mean, max(s.std, reach / RANGE_OF_ARRAY)))
+    return tuple(each[min(j, len(each) - 1)] for j in range(features.stored.n_values))
+
+
+def plan_encoding(
+    column: Column, kind: str, *, bins: int, by: tuple[float, float] | None = None
+) -> ColumnEncoding:
     """Return the encoding of a numeric column.
 
     Parameters
@@ -23,6 +62,8 @@ def plan_encoding(column: Column, kind: str, *, bins: int) -> ColumnEncoding:
         "plr" makes its sines of the column as "quantile" has it.
     bins : int
         Of "ple": at most so many, fewer where values repeat.
+    by : (float, float) or None
+        What "standard" subtracts, and divides by; None for mean and deviation.
 
     Returns
     -------
@@ -34,7 +75,8 @@ def plan_encoding(column: Column, kind: str, *, bins: int) -> ColumnEncoding:
     if statistics is None or statistics.count == 0 or statistics.maximum <= statistics.minimum:
         made = _NOTHING
     elif kind == "standard":
-        made = ColumnEncoding("standard", statistics.mean, _inverse(statistics.std))
+        shift, divisor = by or (statistics.mean, statistics.std)
+        made = ColumnEncoding("standard", shift, _inverse(divisor))
     elif kind == "robust":
         made = _robust(statistics)
     elif kind == "ple":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamtrain.errors import ConfigError
-from streamtrain.model.encodings import plan_encoding
+from streamtrain.model.encodings import array_scales, plan_encoding
 from streamtrain.model.network import (
     ColumnEncoding,
     Network,
@@ -32,7 +32,11 @@ def plan_network(
     """
     # The values of an array are of one kind: they need no curve each.
     kind = options.numeric_encoding or ("standard" if schema.array else "quantile")
-    columns = tuple(plan_encoding(c, kind, bins=options.bins) for c in schema.numeric)
+    scales = array_scales(schema.array) if schema.array else (None,) * len(schema.numeric)
+    columns = tuple(
+        plan_encoding(c, kind, bins=options.bins, by=by)
+        for c, by in zip(schema.numeric, scales, strict=True)
+    )
     cardinalities = (*(c.cardinality for c in schema.categorical), *cross_sizes)
     return _network(model, options, columns, cardinalities, schema.stored.bag_sizes)
 

@@ -93,7 +93,9 @@ def model_defaults(
         }
     if model == "custom":
         return {**defaults, "lr": 0.001, "numeric_encoding": encoding or "quantile"}
-    encoding = encoding or ("ple" if 0 < len(schema.numeric) <= _MAX_PLE_COLUMNS else "quantile")
+    # The values of an array are of one kind, and many: they need no curve each.
+    many = "standard" if schema.array else "quantile"
+    encoding = encoding or ("ple" if 0 < len(schema.numeric) <= _MAX_PLE_COLUMNS else many)
     if encoding == "ple":
         # Cross layers multiply what they pass on: a decay of 1 keeps products from being learnt.
         decay = 0.1 if model == "dcn" else 1.0

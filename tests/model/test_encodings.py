@@ -7,10 +7,16 @@ from hypothesis import strategies as st
 
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
-from streamtrain.model.encodings import plan_encoding
+from streamtrain.model.encodings import array_scales, plan_encoding
 from streamtrain.model.network import Layer, Network
 from streamtrain.model.network_model import NetworkModel, make_net
-from streamtrain.store.schema import QUANTILE_PROBABILITIES, Column, NumericStatistics
+from streamtrain.store.schema import (
+    QUANTILE_PROBABILITIES,
+    ArrayFeatures,
+    Column,
+    NumericStatistics,
+)
+from tests.made import statistics
 
 LARGEST = float(np.finfo(np.float32).max)
 KINDS = ("standard", "robust", "quantile", "ple", "plr")
@@ -150,3 +156,27 @@ def test_any_column_gives_rising_finite_knots(values, kind, bins):
     assert np.isfinite(knots).all()
     assert (np.diff(knots) > 0).all()
     assert np.isfinite(lanes_of(encoding, np.concatenate([values, EXTREMES]))).all()
+
+
+def features_of(values, dtype):
+    values = np.asarray(values, dtype)
+    each = tuple(statistics(values[:, j].astype(np.float32)) for j in range(values.shape[1]))
+    return ArrayFeatures(dtype, values.shape[1:], each)
+
+
+def test_bytes_of_an_array_are_scaled_alike_whatever_a_place_held_in_training():
+    features = features_of([[0, 0, 9], [250, 0, 9], [100, 5, 9]], "uint8")
+    assert array_scales(features) == ((125.0, 250 / 6),) * 3
+    centred = array_scales(features, centred=True)
+    assert [shift for shift, _ in centred] == pytest.approx([350 / 3, 5 / 3, 9])
+    # A deviation of 100 is more than a sixth of all bytes' range, one of 2 is less.
+    assert centred[0][1] == pytest.approx(np.std([0, 250, 100]))
+    assert centred[1][1] == centred[2][1] == 250 / 6
+
+
+def test_numbers_of_an_array_are_divided_by_their_places_deviation_and_no_outlier_is_far():
+    rare = np.zeros((600, 2))
+    rare[0, 0], rare[:, 1] = 1000.0, np.arange(600) % 2
+    scales = array_scales(features_of(rare, "float32"))
+    assert scales[0] == (pytest.approx(1000 / 600), pytest.approx(1000 / 6))
+    assert scales[1] == (pytest.approx(0.5), pytest.approx(0.5))
