@@ -34,6 +34,7 @@ def run(bench: Bench) -> dict[str, Any]:
 
 def main() -> None:
     """Measure one batch size in this process."""
+    from streamtrain.kernels.bags import no_bags
     from streamtrain.kernels.team import Team
     from streamtrain.library import open_dataset
     from streamtrain.model.architecture import plan_architecture
@@ -67,6 +68,7 @@ def main() -> None:
             np.empty(n_rows, np.float32),
             np.empty(0, np.float32),
             np.empty(0, np.float32),
+            no_bags(n_rows),
         )
         at = 0
         for rows in segments(order.seed):
