@@ -28,6 +28,10 @@ MODULES = {
     "target": "tests.benchmarks.target_loss",
     "pipeline": "tests.benchmarks.pipeline",
     "quality": "tests.benchmarks.quality",
+    "images": "tests.benchmarks.images",
+    "formats": "tests.benchmarks.formats",
+    "cold": "tests.benchmarks.cold",
+    "sparse": "tests.benchmarks.sparse",
 }
 TITLES = {
     "steps": "Networks: steps against PyTorch",
@@ -36,6 +40,10 @@ TITLES = {
     "target": "Seconds to a test loss",
     "pipeline": "From shards on disk: linear models and factorization machines",
     "quality": "Quality on real data",
+    "images": "Images from disk",
+    "formats": "Tables in Parquet and in Zarr",
+    "cold": "Reading what does not fit into memory",
+    "sparse": "Sparse text against Vowpal Wabbit",
 }
 HERE = ("steps", "dlrm", "scaling", "target")
 
