@@ -146,8 +146,9 @@ def copy_window(rows: Any, n_rows: int) -> Any:
     """Return a copy of the first rows (or of all, if there are fewer)."""
     part = rows.slice(0, min(n_rows, rows.n_rows))
     return type(rows)(
-        part.numeric.copy(), part.codes.copy(), part.target.copy(), part.weight, part.exposure
-    )
+        part.numeric.copy(), part.codes.copy(), part.target.copy(), part.weight, part.exposure,
+        part.bags,
+    )  # fmt: skip
 
 
 def render(result: dict[str, Any]) -> str:
