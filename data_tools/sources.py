@@ -87,7 +87,7 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
             known = any_ending or kind_of_name(file) is not None
             if known and not file.startswith((".", "_")):
                 path = Path(parent) / file
-                found.append(Place(path, str(path), _constants(path.parent)))
+                found.append(Place(path, str(path), constants_of(path.parent)))
     if not found:
         endings = ", ".join(row.endings[0] for row in KINDS.values())
         raise NoInputError(
@@ -98,7 +98,8 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     return sorted(found, key=lambda place: place.path.parts)
 
 
-def _constants(folder: Path) -> dict[str, str | None]:
+def constants_of(folder: Path) -> dict[str, str | None]:
+    """Return the columns that the ``k=v`` of directories are."""
     found: dict[str, str | None] = {}
     for part in folder.parts:
         key, equals, value = part.partition("=")
@@ -246,8 +247,3 @@ def _check_agreement(first: Source, last: Source) -> None:
                 where=last.name,
                 remedy="write it with one type",
             )
-
-
-def missing_text(missing: Sequence[str]) -> str:
-    """Return how a null is spelt among texts that read as missing: "" where it is one of them."""
-    return "" if "" in missing or not missing else missing[0]

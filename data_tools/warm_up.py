@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_tools.cells import as_text
 from data_tools.csv_source import CsvSplitter
 from data_tools.partitions import ordinals_of
 from data_tools.source import Piece, PieceBuffer
@@ -14,6 +13,7 @@ from data_tools.statistics import Moments
 from data_tools.svm_source import SvmSplitter
 from streamtrain.kernels import csv_rows, packing, strings, svm_rows
 from streamtrain.kernels.row_key import row_keys
+from streamtrain.store.cells import as_text
 from streamtrain.store.schema import StoredColumns
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells

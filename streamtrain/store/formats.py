@@ -1,4 +1,4 @@
-"""The two formats of shards behind one interface: what a block's bytes are, and its writer.
+"""The formats of shards behind one interface: what a block's bytes are, and its writer.
 
 A block reaches the reader as one checked run of bytes for each of its parts. A
 format says whether those bytes can be the block's rows, and scatters them.
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
+from streamtrain.store.adopted import AdoptedParquet
 from streamtrain.store.block_writer import BlockWriter, OnBlock
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
 from streamtrain.store.manifest import Manifest, StoredBlock
@@ -40,6 +41,11 @@ class BlockFormat(Protocol):
     @property
     def scratch_bytes(self) -> int:
         """Memory of a reading thread beside the bytes of a block."""
+        ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that all reading threads share."""
         ...
 
     def check(self, block: StoredBlock) -> None:
@@ -90,6 +96,7 @@ class ParquetBlocks:
     """Runs of one length, one for each column, which end in its values."""
 
     scratch_bytes = 0
+    shared_bytes = 0
 
     def __init__(self, schema: Schema, root: str) -> None:
         self._root = root
@@ -137,6 +144,8 @@ class ParquetBlocks:
 
 class ZarrBlocks:
     """A chunk of each array, row-major, plain or as one frame of zstd."""
+
+    shared_bytes = 0
 
     def __init__(self, manifest: Manifest, root: str) -> None:
         self._root = root
@@ -258,9 +267,12 @@ def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
     ManifestError
         If it is unknown, or the shards are not those of the format.
     """
-    if manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
+    if not isinstance(manifest.adopted, msgspec.UnsetType):
         expected: tuple[str, ...] = ("",)
-        found: BlockFormat = ParquetBlocks(manifest.schema, where)
+        found: BlockFormat = AdoptedParquet(manifest.schema, manifest.adopted, where)
+    elif manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
+        expected = ("",)
+        found = ParquetBlocks(manifest.schema, where)
     elif manifest.format == "zarr":
         found = ZarrBlocks(manifest, where)
         expected = tuple(array.name for array in found.arrays)

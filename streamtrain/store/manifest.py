@@ -19,6 +19,7 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ManifestError, NoInputError
+from streamtrain.store.adopted_manifest import Adopted, check_adopted
 from streamtrain.store.schema import (
     FEATURE_TYPES,
     FIRST_CODE,
@@ -60,6 +61,9 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     array : str
         In Zarr, the array that the file is a range of; the same rows of other
         arrays are in shards of their own. "" where a shard has all columns.
+    numbers : tuple of int
+        Of the blocks in their file, where it has others too: a file that was
+        adopted may give blocks to several splits. Then `n_rows` are those of the blocks.
     """
 
     name: str
@@ -68,11 +72,16 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     digest: str
     blocks: tuple[Block, ...]
     array: str = ""
+    numbers: tuple[int, ...] = ()
+
+    def number(self, k: int) -> int:
+        """Return the number in the file of the k-th of `blocks`."""
+        return self.numbers[k] if self.numbers else k
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a block's values lie in one shard: the `number`-th block of it."""
+    """Where a block's values lie in one shard: the `number`-th block of its file."""
 
     shard: Shard
     number: int
@@ -144,6 +153,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_reasons : dict of str to int
     compression : {"zstd"}, or unset
         Of Zarr chunks.
+    adopted : Adopted, or unset
+        Of files that were there before: how they are decoded.
     contents : dict of str to str
         For each split the xxh3-128 of its values (`ContentsDigest`), which do
         not depend on the format. Not in version 1.
@@ -165,6 +176,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_reasons: dict[str, int] = {}
     contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     compression: Literal["zstd"] | msgspec.UnsetType = msgspec.UNSET
+    adopted: Adopted | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 
@@ -177,7 +189,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         arrays: dict[str, list[Part]] = {}
         for shard in self.splits.get(split, ()):
             parts = arrays.setdefault(shard.array, [])
-            parts.extend(Part(shard, k, block) for k, block in enumerate(shard.blocks))
+            parts.extend(
+                Part(shard, shard.number(k), block) for k, block in enumerate(shard.blocks)
+            )
         return list(enumerate(map(StoredBlock, zip(*arrays.values(), strict=True))))
 
 
@@ -255,6 +269,8 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
         inside = block.offset >= 0 and 0 < block.n_bytes <= shard.n_bytes - block.offset
         if not inside or not 0 < block.n_rows <= MAX_BLOCK_ROWS:
             raise ManifestError(f"{shard.name}, block {number}: cannot lie there", where=where)
+    if shard.numbers and (len(shard.numbers) != len(shard.blocks) or min(shard.numbers) < 0):
+        raise ManifestError(f"{shard.name}: its blocks have no numbers", where=where)
     if n_rows != shard.n_rows:
         raise ManifestError(
             f"{shard.name}: its blocks hold {n_rows} rows, expected {shard.n_rows}", where=where
@@ -369,5 +385,8 @@ def read_manifest(folder: Path) -> Manifest:
         _check_arrays(split, shards, where=where)
     for name in manifest.files:
         check_name(name, where=where)
+    if not isinstance(manifest.adopted, msgspec.UnsetType):
+        sizes = {s.name: s.n_bytes for shards in manifest.splits.values() for s in shards}
+        check_adopted(manifest.adopted, sizes, where=where)
     _check_contents(manifest, where=where)
     return manifest

@@ -142,7 +142,8 @@ def plan_memory(
         "crossed codes": 4 * len(architecture.field_sizes) * rows if architecture.crosses else 0,
         "spill of one batch": settings.batch_size * per_row
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes),
+        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes)
+        + dataset.format.shared_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,

@@ -1,0 +1,89 @@
+"""What the manifest says of files that were adopted: how their bytes are decoded.
+
+The shards of an adopted dataset are somebody's files, of any encoding. Beside the
+digests of their blocks the manifest keeps what decoding needs and what it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from streamtrain.errors import ManifestError
+
+MAX_DECODE_BYTES = 1 << 40
+
+
+class ByteRange(msgspec.Struct, frozen=True, array_like=True):
+    """`n_bytes` at `offset` of a file, with their xxh3-64 digest (hex)."""
+
+    offset: int
+    n_bytes: int
+    digest: str
+
+
+class AdoptedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One Parquet file.
+
+    Parameters
+    ----------
+    footer : ByteRange
+        From the first byte of its metadata to the end of the file.
+    constants : dict of str to (str or None)
+        Columns with one value in all rows: the ``k=v`` of its directories.
+    """
+
+    footer: ByteRange
+    constants: dict[str, str | None] = {}
+
+
+class Adopted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the blocks of files that were adopted become rows.
+
+    Parameters
+    ----------
+    decode_bytes : int
+        Most that decoding a block took beside its stored bytes, as measured when the
+        files were adopted: the memory of a reading thread is planned by it.
+    shared_bytes : int
+        Of the tables that turn categories into codes, one for all threads.
+    files : dict of str to AdoptedFile
+        Every shard in Parquet.
+    lists : dict of str to int
+        Values of each list, of columns of lists.
+    """
+
+    decode_bytes: int
+    shared_bytes: int
+    files: dict[str, AdoptedFile] = {}
+    lists: dict[str, int] = {}
+
+
+def check_adopted(adopted: Adopted, file_bytes: Mapping[str, int], *, where: str) -> None:
+    """Refuse what no adopt writes.
+
+    Parameters
+    ----------
+    adopted : Adopted
+    file_bytes : mapping of str to int
+        Size of every shard.
+
+    Raises
+    ------
+    ManifestError
+        If a file has no footer inside of it, or a size cannot be one.
+    """
+    sizes = (adopted.decode_bytes, adopted.shared_bytes)
+    possible = all(0 <= size <= MAX_DECODE_BYTES for size in sizes)
+    possible &= all(width > 0 for width in adopted.lists.values())
+    if adopted.files:
+        possible &= adopted.files.keys() == file_bytes.keys()
+    for name, file in adopted.files.items():
+        footer = file.footer
+        end = file_bytes.get(name, 0)
+        possible &= 0 < footer.n_bytes <= end and footer.offset == end - footer.n_bytes
+    if not possible:
+        raise ManifestError(
+            "holds adopted files that cannot be", where=where, remedy="adopt them again"
+        )
