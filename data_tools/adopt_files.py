@@ -71,11 +71,18 @@ def find_parquet(folder: Path) -> tuple[dict[str, AdoptedFile], list[FoundBlock]
             blocks.append(FoundBlock(name, number, n_rows, offset, size))
     if not files:
         raise NoInputError(
-            "a directory without Parquet files", where=str(folder), remedy="name another"
+            "a directory without Parquet files or Zarr arrays",
+            where=str(folder),
+            remedy="name another, or use `streamtrain ingest`",
         )
     if not blocks:
         raise SourceError("empty, expected rows", where=str(folder))
     return files, blocks
+
+
+def holds_tables(folder: Path) -> bool:
+    """Return whether there is a Parquet file below a directory."""
+    return bool(_walk(folder))
 
 
 def _walk(folder: Path) -> list[Path]:

@@ -23,34 +23,27 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from data_tools.array_plan import ArrayPlan, plan_array
+from data_tools.array_schema import TARGET, ArrayStatistics, array_schema, read_targets
 from data_tools.array_source import ArraySource, open_array
-from data_tools.judge import TargetSpan
 from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions, read_sorted
 from data_tools.rejects import RejectFile
 from data_tools.report import Listener, Progress
-from data_tools.statistics import Moments
 from data_tools.target import TargetCounter, decide_task
 from streamtrain.errors import ConfigError, SourceError, StreamtrainError, UsageError
 from streamtrain.kernels import packing
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.seeds import derive_key
+from streamtrain.store.adopted_zarr import narrowed
 from streamtrain.store.manifest import FORMAT_VERSION, SPLITS, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import (
-    MAX_POSITIONS,
     MAX_ROW_VALUES,
-    ArrayFeatures,
-    NumericStatistics,
-    Schema,
-    StoredFeatures,
-    Target,
 )
 from streamtrain.store.verify import file_digest
 from streamtrain.store.zarr_shards import ZarrWriter
 
 _HEAD = packing.HEAD_WORDS
-_TARGET = "target"
 
 
 @dataclass
@@ -168,30 +161,14 @@ class _ArrayIngest:
         slabs = [source.slabs(plan.slab_rows) for source in (self._source, self._target)]
         for rows, targets in zip(*slabs, strict=True):
             first = self._counts.read
-            values = self._targets(targets, first)
-            stored = _narrowed(rows, plan.stored)
+            values = read_targets(targets, first, self._counter, where=self._target.name)
+            stored = narrowed(rows, plan.stored)
             good = self._judge(stored, first, rejects)
             self._counts.read += len(rows)
             self._scatter(plan, partitions, stored, values, good, first)
             seconds = time.monotonic() - start
             done = self._counts.read
             self._listen(Progress("read", done, done, total, seconds))
-
-    def _targets(self, targets: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
-        wide = targets.astype(np.float64)
-        with np.errstate(over="ignore"):
-            values = wide.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            what = "missing (NaN)" if np.isnan(wide[bad[0]]) else "not finite"
-            raise SourceError(
-                f"the target of row {first + int(bad[0])} is {what}",
-                where=self._target.name,
-                remedy="leave such rows out of both arrays",
-            )
-        rounded = bool(((wide != values) & (wide == np.floor(wide))).any())
-        self._counter.update_span(TargetSpan(float(wide.min()), float(wide.max()), rounded))
-        return values
 
     def _judge(
         self, stored: npt.NDArray[Any], first: int, rejects: RejectFile
@@ -240,7 +217,7 @@ class _ArrayIngest:
 
     def _write(self, plan: ArrayPlan, partitions: Partitions, files: dict[str, str]) -> Manifest:
         options = self._options
-        statistics = _Statistics(plan.stored)
+        statistics = ArrayStatistics(plan.stored)
         writers = [
             ZarrWriter(
                 self._folder,
@@ -252,7 +229,7 @@ class _ArrayIngest:
             )
             for name in SPLITS
         ]
-        task = decide_task(self._counter, _TARGET, is_text=False, positive=options.positive)
+        task = decide_task(self._counter, TARGET, is_text=False, positive=options.positive)
         start = time.monotonic()
         done, total = 0, self._counts.written
         width = plan.stored.feature_bytes
@@ -295,23 +272,7 @@ class _ArrayIngest:
             )
         for writer in written.values():
             files |= writer.files
-        schema = Schema(
-            columns=(),
-            target=Target(
-                name=_TARGET,
-                task=task.name,  # type: ignore[arg-type]
-                classes=task.classes,
-                values=task.values,
-                is_text=False,
-                counts=task.counts,
-                statistics=statistics.target(),
-                run_length=self._counter.run_length,
-            ),
-            missing=options.missing,
-            header=False,
-            delimiter="",
-            features=ArrayFeatures(plan.stored.dtype, plan.stored.shape, statistics.features()),
-        )
+        schema = array_schema(plan.stored, statistics, task, self._counter, missing=options.missing)
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             format="zarr",
@@ -350,12 +311,6 @@ class _ArrayIngest:
         return tuple(found)
 
 
-def _narrowed(rows: npt.NDArray[Any], stored: StoredFeatures) -> npt.NDArray[Any]:
-    """Return rows as they are stored, (n, D)."""
-    with np.errstate(over="ignore"):  # infinite then, and rejected
-        return np.ascontiguousarray(rows.reshape(len(rows), -1), stored.dtype)
-
-
 def _runs(order: npt.NDArray[np.int64], writer: ZarrWriter) -> Iterator[npt.NDArray[np.int64]]:
     """Yield what of the order fits into the block that is being filled, in turn."""
     at = 0
@@ -363,31 +318,3 @@ def _runs(order: npt.NDArray[np.int64], writer: ZarrWriter) -> Iterator[npt.NDAr
         n = min(len(order) - at, len(writer.matrix) - writer.n_filled)
         yield order[at : at + n]
         at += n
-
-
-class _Statistics:
-    """Statistics of the train split, gathered as its blocks are written."""
-
-    def __init__(self, stored: StoredFeatures) -> None:
-        self._stored = stored
-        self._shared = stored.n_values > MAX_POSITIONS
-        self._n = 1 if self._shared else stored.n_values
-        self._features = Moments(self._n)
-        self._target = Moments(1)
-
-    def update(self, block: npt.NDArray[np.uint8]) -> None:
-        """Add a block: (n, bytes) uint8, features and then the target."""
-        width = self._stored.feature_bytes
-        rows = np.ascontiguousarray(block[:, :width]).view(self._stored.dtype)
-        columns = rows.reshape(1, -1) if self._shared else rows.T
-        self._features.update(np.ascontiguousarray(columns, np.float32))
-        target = np.ascontiguousarray(block[:, width:]).view(np.float32)
-        self._target.update(target.reshape(1, -1))
-
-    def features(self) -> tuple[NumericStatistics, ...]:
-        """Return those of each position, or of all values together."""
-        return tuple(self._features.statistics(c) for c in range(self._n))
-
-    def target(self) -> NumericStatistics:
-        """Return those of the target."""
-        return self._target.statistics(0)

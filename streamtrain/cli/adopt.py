@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Make Parquet or Zarr files a dataset where they are.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--target", metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--target", metavar="COLUMN", help="Column to predict; of a Zarr group the array of targets."
+)
+@click.option(
+    "--target-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Targets of a Zarr array in place of --target: a .npy or a Zarr array inside DIR.",
+)
 @click.option(
     "--split",
     type=SPLITS,
@@ -85,7 +93,7 @@ if TYPE_CHECKING:
 @config_option
 @json_option
 def adopt(folder: Path, *, as_json: bool, **given: Any) -> None:
-    """Make the Parquet files in DIR a dataset, without rewriting them.
+    """Make the Parquet files, or the Zarr arrays, in DIR a dataset without rewriting them.
 
     A manifest with digests and statistics, dataset.json, and vocabulary/ are written into
     DIR, and nothing else. Training then reads the files, and notices when one
@@ -94,6 +102,7 @@ def adopt(folder: Path, *, as_json: bool, **given: Any) -> None:
     \b
     Example:
         streamtrain adopt events/ --target clicked
+        streamtrain adopt images.zarr --target labels
         streamtrain train events/ --out run
     """
     options = _options(folder, given)
@@ -130,17 +139,19 @@ def _patterns(text: str | None) -> dict[str, str]:
 def _options(folder: Path, given: dict[str, Any]) -> Any:
     from data_tools.options import IngestOptions
 
-    if given["target"] is None:
+    if given["target"] is None and given["target_file"] is None:
         raise UsageError("no target", where="--target", remedy="name the column to predict")
     if given["seed"] < 0:
         raise UsageError(f"{given['seed']} is not a seed, expected 0 or more", where="--seed")
-    extra: dict[str, Any] = {}
+    if given["target"] is not None and given["target_file"] is not None:
+        raise UsageError("goes in place of --target", where="--target-file")
+    extra: dict[str, Any] = {"target": given["target"] or "target"}
     if given["date_parts"] is not None:
         extra["date_parts"] = given["date_parts"]
     if given["missing"] is not None:
         extra["missing"] = tuple(given["missing"].split(","))
     names = (
-        "target", "weight", "exposure", "numeric", "categorical", "drop", "rare",
+        "target_file", "weight", "exposure", "numeric", "categorical", "drop", "rare",
         "max_categories", "positive", "memory", "seed", "overwrite",
     )  # fmt: skip
     return IngestOptions(

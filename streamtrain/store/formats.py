@@ -20,6 +20,7 @@ import pyarrow as pa
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
 from streamtrain.store.adopted import AdoptedParquet
+from streamtrain.store.adopted_zarr import AdoptedZarr
 from streamtrain.store.block_writer import BlockWriter, OnBlock
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
 from streamtrain.store.manifest import Manifest, StoredBlock
@@ -267,15 +268,19 @@ def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
     ManifestError
         If it is unknown, or the shards are not those of the format.
     """
+    expected: tuple[str, ...] = ("",)
+    found: BlockFormat
     if not isinstance(manifest.adopted, msgspec.UnsetType):
-        expected: tuple[str, ...] = ("",)
-        found: BlockFormat = AdoptedParquet(manifest.schema, manifest.adopted, where)
+        if manifest.schema.array is not None:
+            adopted = AdoptedZarr(manifest, manifest.adopted, where)
+            found, expected = adopted, adopted.arrays
+        else:
+            found = AdoptedParquet(manifest.schema, manifest.adopted, where)
     elif manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
-        expected = ("",)
         found = ParquetBlocks(manifest.schema, where)
     elif manifest.format == "zarr":
-        found = ZarrBlocks(manifest, where)
-        expected = tuple(array.name for array in found.arrays)
+        chunks = ZarrBlocks(manifest, where)
+        found, expected = chunks, tuple(array.name for array in chunks.arrays)
     else:
         raise ManifestError(
             f"the format {manifest.format!r} is unknown", where=where, remedy="upgrade streamtrain"
