@@ -8,8 +8,9 @@ from pathlib import Path
 
 from msgspec import UNSET
 
-from data_tools.adopt_arrays import ArrayAdoption, holds_arrays
+from data_tools.adopt_arrays import ArrayAdoption
 from data_tools.adopt_files import holds_tables
+from data_tools.adopt_find import holds_arrays
 from data_tools.adopt_tables import TableAdoption
 from data_tools.options import IngestOptions
 from data_tools.outcome import report_of

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +23,19 @@ import xxhash
 from data_tools.adopt_files import find_parquet, read_block
 from data_tools.block_splits import FoundBlock, split_blocks
 from data_tools.budget import MemoryPlan, plan_memory
+from data_tools.in_place import CountedRejects, Unwritten
 from data_tools.inputs import Inputs
 from data_tools.kinds import KINDS, Place, SourceOptions
 from data_tools.options import IngestOptions
 from data_tools.outcome import count_sources, schema_of
 from data_tools.parquet_source import allocated_bytes
-from data_tools.partitions import Partitions
 from data_tools.pass_one import BlockSplits, Draw, NotNumbersError, PassOne, PassOneResult
-from data_tools.rejects import RejectFile
 from data_tools.report import Listener, Progress
 from data_tools.sources import checked
 from data_tools.statistics import Moments, RowSample
 from data_tools.stored_file import StoredFile
 from data_tools.target import Task, decide_task
 from streamtrain import memory
-from streamtrain.errors import SourceError
 from streamtrain.seeds import derive_key
 from streamtrain.store.adopted import AdoptedParquet, part_of_file
 from streamtrain.store.adopted_manifest import Adopted
@@ -66,44 +63,6 @@ _COPIES = 2
 """A block's stored columns, and those of numbers again while their moments are taken."""
 _TEXT_COPIES = 2
 """Text of a batch, as Arrow decodes it and as cells."""
-
-
-class _Unwritten(Partitions):
-    """Takes the rows of pass 1 and keeps none: they stay where they are."""
-
-    def __init__(self) -> None:
-        self.bits = 0
-
-    def write(
-        self, rows: npt.NDArray[np.int32], counts: npt.NDArray[np.int64], *, first_row: int = -1
-    ) -> None:
-        del rows, counts, first_row
-
-
-class _Counted(RejectFile):
-    """Counts rows that cannot be used: in place, none can be left out."""
-
-    def __init__(self) -> None:
-        super().__init__(Path(), fail=False)
-        self._of: dict[str, Counter[str]] = {}
-        self._first: dict[str, int] = {}
-
-    def add(self, source: str, line: int, reason: str, row: bytes, *, unit: str = "line") -> None:
-        del row, unit
-        self._of.setdefault(source, Counter())[reason] += 1
-        self._first.setdefault(source, line)
-
-    def check(self) -> None:
-        """Refuse files with such rows."""
-        for source, reasons in self._of.items():
-            n = reasons.total()
-            told = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(3))
-            raise SourceError(
-                f"{n:,} rows cannot be used ({told}), the first is row {self._first[source]:,}",
-                where=source,
-                remedy="rows cannot be left out in place: use `streamtrain ingest`, "
-                "which keeps them apart",
-            )
 
 
 @dataclass
@@ -213,7 +172,7 @@ class TableAdoption:
         while True:
             roles = inputs.roles
             self._require(inputs)
-            rejects = _Counted()
+            rejects = CountedRejects()
             declared = {*roles.numeric, *(n for n in (roles.weight, roles.exposure) if n)}
             try:
                 first = PassOne(
@@ -223,7 +182,7 @@ class TableAdoption:
                     missing=MissingTexts(options.missing),
                     plan=self._plan(inputs),
                     draw=draw,
-                    partitions=_Unwritten(),
+                    partitions=Unwritten(),
                     rejects=rejects,
                     listen=self._listen,
                 ).run()

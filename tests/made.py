@@ -24,6 +24,7 @@ from streamtrain.store.shards import ShardWriter
 from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
 from streamtrain.store.zarr_layout import plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
+from tests.made_adopted import write_arrays, write_tables
 
 
 def statistics(values):
@@ -79,7 +80,7 @@ def make_dataset(
         The target is a count, or 1.5 times one, over an exposure of 0.25 to 4.
     legible : bool
         Every column of row i holds i.
-    file_format : {"parquet", "zarr"}
+    file_format : {"parquet", "zarr", "adopted"}
         Zarr wants one size of blocks.
     """
     sizes = (block_rows,) if isinstance(block_rows, int) else tuple(block_rows)
@@ -149,12 +150,15 @@ def make_dataset(
         exposure_statistics=statistics(exposure) if exposed else None,
     )
     folder.mkdir(parents=True)
-    shards, contents, files = {}, {}, {}
+    shards, contents, files, adopted = {}, {}, {}, UNSET
     for split, (x, k, y, w, e) in parts.items():
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
-        if file_format == "parquet":
+        if file_format == "adopted":
+            writer = write_tables(folder, split, schema, columns, sizes, shard_blocks)
+            adopted = writer.adopted
+        elif file_format == "parquet":
             writer = write_parquet(folder, split, schema, columns, sizes, shard_blocks)
         else:
             writer = write_zarr(
@@ -169,7 +173,8 @@ def make_dataset(
         folder,
         Manifest(
             format_version=FORMAT_VERSION,
-            format=file_format,
+            format="parquet" if file_format == "adopted" else file_format,
+            adopted=adopted,
             schema=schema,
             splits=shards,
             sources=(),
@@ -234,6 +239,7 @@ def make_array_dataset(
     seed=0,
     dtype="uint8",
     shape=(2, 3),
+    adopted=False,
 ):
     """Write a dataset of arrays whose row i holds i in every place, or random values."""
     rng = np.random.default_rng(seed)
@@ -246,12 +252,17 @@ def make_array_dataset(
     target = (np.arange(n_rows) % 2 if legible else rng.integers(0, 2, n_rows)).astype(np.float32)
     folder.mkdir(parents=True)
     shard_bytes = shard_blocks * block_rows * (stored.feature_bytes + 4)
-    with ZarrWriter(
-        folder, "train", stored, block_rows=block_rows, shard_bytes=shard_bytes
-    ) as writer:
-        for row, y in zip(values, target, strict=True):
-            writer.matrix[writer.n_filled] = np.frombuffer(row.tobytes() + y.tobytes(), np.uint8)
-            writer.advance(1)
+    if adopted:
+        sizes = {"block_rows": block_rows, "shard_blocks": shard_blocks}
+        writer = write_arrays(folder, values, target, shape=shape, **sizes)
+    else:
+        with ZarrWriter(
+            folder, "train", stored, block_rows=block_rows, shard_bytes=shard_bytes
+        ) as writer:
+            for row, y in zip(values, target, strict=True):
+                one = np.frombuffer(row.tobytes() + y.tobytes(), np.uint8)
+                writer.matrix[writer.n_filled] = one
+                writer.advance(1)
     schema = Schema(
         columns=(),
         target=Target(
@@ -275,6 +286,7 @@ def make_array_dataset(
             block_rows=block_rows,
             split_fractions={},
             contents={"train": writer.contents},
+            adopted=writer.adopted if adopted else UNSET,
         ),
     )
     return folder

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ Bytes = npt.NDArray[np.uint8]
 BATCH_ROWS = 16_384
 """Rows decoded at once: their stored columns stay in cache until they are scattered."""
 _FOOTER_BYTES = 4 << 20
-"""Footers that a thread keeps parsed."""
+"""Footers that are kept parsed, for the next block of their files."""
 _FOOTER_FACTOR = 8
 """Memory of a parsed footer for each of its bytes."""
 _REMEDY = "restore the file, or adopt the files again"
@@ -50,6 +49,7 @@ _REMEDY = "restore the file, or adopt the files again"
 class _OpenFile:
     """A file whose footer is parsed; `source` holds the row group that is being decoded."""
 
+    name: str
     source: CheckedRange
     reader: pq.ParquetFile
     columns: list[str]
@@ -136,21 +136,21 @@ class AdoptedParquet:
         self._root = Path(root)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._lock = threading.Lock()
-        self._local = threading.local()
+        self._idle: list[_OpenFile] = []
         self._decoder = RowDecoder(schema, tables, adopted.lists) if tables is not None else None
 
     @property
     def scratch_bytes(self) -> int:
         """What a reading thread decodes with, beside the bytes of a block."""
-        sizes = [file.footer.n_bytes for file in self._adopted.files.values()]
-        footers = min(sum(sizes), max(_FOOTER_BYTES, *sizes)) if sizes else 0
+        largest = max((f.footer.n_bytes for f in self._adopted.files.values()), default=0)
         rows = 4 * BATCH_ROWS * (len(self._schema.value_names) + 8)
-        return self._adopted.decode_bytes + _FOOTER_FACTOR * footers + rows
+        return self._adopted.decode_bytes + _FOOTER_FACTOR * largest + rows
 
     @property
     def shared_bytes(self) -> int:
-        """Tables of categories, one for all threads."""
-        return self._adopted.shared_bytes
+        """Tables of categories, and footers that are kept parsed: one set for all threads."""
+        footers = sum(file.footer.n_bytes for file in self._adopted.files.values())
+        return self._adopted.shared_bytes + _FOOTER_FACTOR * min(footers, _FOOTER_BYTES)
 
     def check(self, block: StoredBlock) -> None:
         """Refuse nothing: what a row group of so many bytes decodes to shows as it does."""
@@ -205,6 +205,7 @@ class AdoptedParquet:
         """
         name, n_rows = part.shard.name, part.block.n_rows
         decoder = self._decoder or self._make_decoder()
+        file = None
         try:
             file = self._open(part)
             file.source.show(part.block.offset, data)
@@ -217,7 +218,6 @@ class AdoptedParquet:
                     break  # never more rows than memory was taken for
                 if batch.num_rows:
                     yield decoder.decode(batch, self._adopted.files[name].constants)
-            file.source.show(0, None)
             if done != n_rows:
                 raise self._corrupt(part, f"decodes to other than its {n_rows:,} rows")
         except (StreamtrainError, GeneratorExit):
@@ -225,6 +225,9 @@ class AdoptedParquet:
         except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
             told = (str(error).splitlines() or [""])[0][:200]
             raise self._corrupt(part, f"cannot be decoded: {told}") from error
+        finally:
+            if file is not None:
+                self._give_back(file)
 
     def _make_decoder(self) -> RowDecoder:
         with self._lock:
@@ -235,19 +238,13 @@ class AdoptedParquet:
         return self._decoder
 
     def _open(self, part: Part) -> _OpenFile:
-        """Return this thread's reader of a file: the newest few of them are kept."""
-        files: OrderedDict[str, _OpenFile] | None = getattr(self._local, "files", None)
-        if files is None:
-            files = self._local.files = OrderedDict()
+        """Return a reader of a file that no other thread uses."""
         name = part.shard.name
-        if name in files:
-            files.move_to_end(name)
-            return files[name]
+        with self._lock:
+            for k, kept in enumerate(self._idle):
+                if kept.name == name:
+                    return self._idle.pop(k)
         footer = self._adopted.files[name].footer
-        while files and footer.n_bytes + sum(f.footer_bytes for f in files.values()) > (
-            _FOOTER_BYTES
-        ):
-            files.popitem(last=False)
         metadata = pq.read_metadata(pa.BufferReader(self._read_footer(part, footer)))
         source = CheckedRange(part.shard.n_bytes)
         names = metadata.schema.to_arrow_schema().names
@@ -259,8 +256,15 @@ class AdoptedParquet:
             pre_buffer=False,
             read_dictionary=_in_dictionaries(metadata, texts),
         )
-        files[name] = _OpenFile(source, reader, columns, footer.n_bytes)
-        return files[name]
+        return _OpenFile(name, source, reader, columns, footer.n_bytes)
+
+    def _give_back(self, file: _OpenFile) -> None:
+        """Keep a reader for the next block of its file, as long as it is among the newest."""
+        file.source.show(0, None)
+        with self._lock:
+            self._idle.append(file)
+            while sum(kept.footer_bytes for kept in self._idle) > _FOOTER_BYTES:
+                self._idle.pop(0)
 
     def _read_footer(self, part: Part, footer: ByteRange) -> bytes:
         path = self._root / part.shard.name
