@@ -34,6 +34,7 @@ from streamtrain.errors import (
 )
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
+from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.formats import MAX_BLOCK_ROWS
 from streamtrain.store.manifest import (
@@ -109,6 +110,12 @@ def _check(options: IngestOptions, out: Path) -> None:
         raise OutputError("exists and is not a directory", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not options.overwrite:
         raise OutputError("exists already", where=str(out), remedy="give --overwrite to replace it")
+    if is_adopted(out / MANIFEST_NAME):
+        raise OutputError(
+            "holds files that were adopted, which --overwrite would remove",
+            where=str(out),
+            remedy="choose another --out",
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
         # --overwrite removes what is there: never somebody's home directory.
         raise OutputError(

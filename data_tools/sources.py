@@ -23,7 +23,9 @@ from data_tools.object_source import ObjectReader
 from data_tools.source import Source, names_of
 from data_tools.table_source import TableSource
 from streamtrain.errors import ConfigError, NoInputError, SourceError, UsageError
+from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.manifest import MANIFEST_NAME
+from streamtrain.store.vocabulary import FOLDER
 
 _MAX_NAME_BYTES = 1024
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -77,7 +79,9 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     for parent, folders, files in os.walk(folder):
         # Writers keep their own files and unfinished work under such names.
         folders[:] = sorted(f for f in folders if not f.startswith((".", "_")))
-        if MANIFEST_NAME in files:
+        if is_adopted(Path(parent) / MANIFEST_NAME):
+            folders[:] = [f for f in folders if f != FOLDER]
+        elif MANIFEST_NAME in files:
             raise SourceError(
                 "a dataset, whose shards hold codes, not a table",
                 where=parent,

@@ -30,13 +30,13 @@ from streamtrain import durable
 from streamtrain.errors import CorruptShardError, StreamtrainError
 from streamtrain.kernels.scatter import scatter_block
 from streamtrain.store.adopted_manifest import Adopted, AdoptedFile, ByteRange
-from streamtrain.store.adopted_rows import RowDecoder, Tables
+from streamtrain.store.adopted_rows import FoundCodes, RowDecoder, Tables
 from streamtrain.store.manifest import Part, Shard, StoredBlock
 from streamtrain.store.schema import Schema
 from streamtrain.store.vocabulary import read_vocabulary
 
 Bytes = npt.NDArray[np.uint8]
-BATCH_ROWS = 16_384
+BATCH_ROWS = 32_768
 """Rows decoded at once: their stored columns stay in cache until they are scattered."""
 _FOOTER_BYTES = 4 << 20
 """Footers that are kept parsed, for the next block of their files."""
@@ -210,6 +210,7 @@ class AdoptedParquet:
             file = self._open(part)
             file.source.show(part.block.offset, data)
             done = 0
+            found: dict[str, FoundCodes] = {}
             for batch in file.reader.iter_batches(
                 BATCH_ROWS, row_groups=[part.number], columns=file.columns, use_threads=False
             ):
@@ -217,7 +218,7 @@ class AdoptedParquet:
                 if done > n_rows:
                     break  # never more rows than memory was taken for
                 if batch.num_rows:
-                    yield decoder.decode(batch, self._adopted.files[name].constants)
+                    yield decoder.decode(batch, self._adopted.files[name].constants, found)
             if done != n_rows:
                 raise self._corrupt(part, f"decodes to other than its {n_rows:,} rows")
         except (StreamtrainError, GeneratorExit):

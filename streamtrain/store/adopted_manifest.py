@@ -7,6 +7,7 @@ digests of their blocks the manifest keeps what decoding needs and what it takes
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -88,6 +89,17 @@ class Adopted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     lists: dict[str, int] = {}
     arrays: dict[str, AdoptedArray] = {}
     first_rows: dict[str, tuple[int, ...]] = {}
+
+
+def is_adopted(manifest: Path) -> bool:
+    """Return whether a manifest, damaged or not, is that of files that were there before.
+
+    Nothing may remove its directory: the files are not ours.
+    """
+    try:
+        return b'"adopted": {' in manifest.read_bytes()
+    except OSError:
+        return False
 
 
 def check_adopted(adopted: Adopted, file_bytes: Mapping[str, int], *, where: str) -> None:

@@ -7,6 +7,7 @@ same values, whether it was ingested or adopted.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from streamtrain.store.arrow_cells import (
 )
 from streamtrain.store.cells import Cells, as_text, constant_cells, missing_text, read_numbers
 from streamtrain.store.schema import FIRST_CODE, Schema
-from streamtrain.store.string_table import MissingTexts, StringIndex, TextCells
+from streamtrain.store.string_table import MissingTexts, StringIndex
 from streamtrain.store.time_cells import PartValues, Times
 from streamtrain.store.vocabulary import Vocabulary
 
@@ -60,6 +61,14 @@ def table_bytes(vocabulary: Vocabulary) -> int:
     """Return the memory of a `StringIndex`, as it is made."""
     n = len(vocabulary)
     return int(vocabulary.offsets[-1]) + n * (32 + 4 * 8) + 8 * (1 << int(2 * n).bit_length())
+
+
+@dataclass(frozen=True)
+class FoundCodes:
+    """A dictionary of text, and the codes of its values; the last is that of a null."""
+
+    dictionary: pa.Array
+    codes: Codes
 
 
 class RowDecoder:
@@ -102,9 +111,20 @@ class RowDecoder:
         return list(wanted)
 
     def decode(
-        self, rows: pa.RecordBatch, constants: Mapping[str, str | None]
+        self,
+        rows: pa.RecordBatch,
+        constants: Mapping[str, str | None],
+        found: dict[str, FoundCodes],
     ) -> npt.NDArray[np.int32]:
         """Return stored columns, (k, n) int32: bits of float32 values, and codes.
+
+        Parameters
+        ----------
+        rows : pa.RecordBatch
+        constants : mapping of str to (str or None)
+            Columns with one value in all rows.
+        found : dict of str to FoundCodes
+            Codes of the dictionaries of the batch before, updated.
 
         Raises
         ------
@@ -126,13 +146,13 @@ class RowDecoder:
             numbers(d, name, part)
         at = len(self._numeric)
         for f, (name, part) in enumerate(self._categorical):
-            self._codes(reader, name, part, self._tables.of_columns[f], out[at + f])
+            self._codes(reader, name, part, self._tables.of_columns[f], out[at + f], found)
         at += len(self._categorical)
         target = self._schema.target
         if self._tables.of_classes is None:
             numbers(at, target.name, None)
         else:
-            self._codes(reader, target.name, None, self._tables.of_classes, out[at])
+            self._codes(reader, target.name, None, self._tables.of_classes, out[at], found)
             classes = np.array([np.nan] * FIRST_CODE + list(target.values), np.float32)
             out[at].view(np.float32)[:] = classes[out[at]]
         for extra in (self._schema.weight, self._schema.exposure):
@@ -148,16 +168,30 @@ class RowDecoder:
         part: tuple[str, str] | None,
         index: StringIndex,
         out: Codes,
+        found: dict[str, FoundCodes],
     ) -> None:
-        found = None if part else reader.dictionary(name)
-        if found is None:
+        array = None if part else reader.dictionary(name)
+        if array is None:
             index.find(as_text(reader.cells(name, part)), self._missing, out)
             return
-        # A file's own dictionary: each of its values is looked up once.
-        places, values = found
-        codes = np.empty(len(values), np.int32)
-        index.find(values, self._missing, codes)
-        np.take(codes, places, out=out, mode="clip")
+        # A file's own dictionary: each of its values is looked up once for a row group.
+        before = found.get(name)
+        if before is None or not array.dictionary.equals(before.dictionary):
+            values = pa.concat_arrays([plain(array.dictionary), pa.nulls(1, array.type.value_type)])
+            codes = np.empty(len(values), np.int32)
+            index.find(text_cells(values, null=self._null), self._missing, codes)
+            before = found[name] = FoundCodes(array.dictionary, codes)
+        np.take(before.codes, _places(array.indices, len(before.codes) - 1), out=out, mode="clip")
+
+
+def _places(indices: pa.Array, null: int) -> npt.NDArray[np.int64]:
+    """Return places in a dictionary, (n,) int64; `null` where there is none."""
+    kind = np.dtype(indices.type.to_pandas_dtype())
+    data = np.frombuffer(indices.buffers()[1], kind, count=indices.offset + len(indices))
+    places = data[indices.offset :].astype(np.int64)
+    if indices.null_count:
+        places[nulls_of(indices)] = null
+    return places
 
 
 def _part(date_of: Any, part: Any) -> tuple[str, str] | None:
@@ -206,21 +240,12 @@ class _Cells:
             return ListPlace(self._lists[column], int(place), null=self._null)
         raise SchemaError("is not there", where=f"column {name!r}", remedy="adopt it again")
 
-    def dictionary(self, name: str) -> tuple[npt.NDArray[np.int64], TextCells] | None:
-        """Return places (n,) in a column's dictionary of text, and its cells; None without one.
-
-        The last cell is that of a null.
-        """
+    def dictionary(self, name: str) -> pa.DictionaryArray | None:
+        """Return a column that is a dictionary of text, None if it is none."""
         array = self._columns.get(name)
         if array is None or not pa.types.is_dictionary(array.type):
             return None
         told = array.type.value_type
         if not is_text(told) or pa.types.is_string_view(told) or pa.types.is_binary_view(told):
             return None
-        values = pa.concat_arrays([plain(array.dictionary), pa.nulls(1, told)])
-        indices = array.indices
-        kind = np.dtype(indices.type.to_pandas_dtype())
-        data = np.frombuffer(indices.buffers()[1], kind, count=indices.offset + len(indices))
-        places = data[indices.offset :].astype(np.int64)
-        places[nulls_of(indices)] = len(values) - 1
-        return places, text_cells(values, null=self._null)
+        return array
