@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from data_tools import array_ingest, array_plan
+from data_tools import array_plan, array_schema
 from data_tools.array_source import is_array
 from streamtrain.errors import (
     SchemaError,
@@ -116,7 +116,7 @@ def test_statistics_are_those_of_the_train_split_position_by_position(tmp_path):
 
 
 def test_rows_of_many_values_share_one_statistic(tmp_path, monkeypatch):
-    monkeypatch.setattr(array_ingest, "MAX_POSITIONS", 19)
+    monkeypatch.setattr(array_schema, "MAX_POSITIONS", 19)
     values, target = legible()
     dataset = make(tmp_path, values, target)
     (shared,) = dataset.schema.array.statistics
