@@ -23,9 +23,9 @@ from msgspec import UNSET
 from data_tools.array_inputs import open_sets
 from data_tools.array_judge import RowJudge
 from data_tools.array_plan import ArrayPlan, block_rows, narrowest, plan_arrays
+from data_tools.array_schema import array_schema
 from data_tools.array_set import ArraySet
 from data_tools.array_statistics import ArrayStatistics
-from data_tools.array_table import WEIGHT
 from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions, read_sorted
 from data_tools.rejects import RejectFile
@@ -37,12 +37,7 @@ from streamtrain.kernels.row_key import row_keys
 from streamtrain.seeds import derive_key
 from streamtrain.store.manifest import FORMAT_VERSION, SPLITS, Manifest, write_manifest
 from streamtrain.store.manifest import Source as SourceEntry
-from streamtrain.store.schema import (
-    ArrayFeatures,
-    Schema,
-    StoredFeatures,
-    Target,
-)
+from streamtrain.store.schema import StoredFeatures
 from streamtrain.store.verify import file_digest
 from streamtrain.store.zarr_shards import ZarrWriter
 
@@ -124,9 +119,9 @@ class _ArrayIngest:
             where = self.sets[0].features.name
             raise SourceError(f"no row can be used: {rejects.first}", where=where)
         stored = plan.packed
-        if plan.is_wide and not judge.n_rounded:
-            stored = replace(stored, dtype=narrowest(judge.low, judge.high))
-        return self._write(plan, stored, partitions, judge, files), judge.n_rounded
+        if plan.is_wide and not judge.span.n_rounded:
+            stored = replace(stored, dtype=narrowest(judge.span.low, judge.span.high))
+        return self._write(plan, stored, partitions, judge, files), judge.span.n_rounded
 
     def _read(self, plan: ArrayPlan, partitions: Partitions, judge: RowJudge) -> None:
         start = time.monotonic()
@@ -240,31 +235,20 @@ class _ArrayIngest:
             )
         for writer in written.values():
             files |= writer.files
-        names = self.sets[0].feature_names
+        schema = array_schema(
+            stored,
+            statistics,
+            task,
+            judge.counter,
+            target=options.target,
+            missing=options.missing,
+            is_text=judge.is_text,
+            names=self.sets[0].feature_names,
+        )
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             format="zarr",
-            schema=Schema(
-                columns=(),
-                target=Target(
-                    name=options.target,
-                    task=task.name,  # type: ignore[arg-type]
-                    classes=task.classes,
-                    values=task.values,
-                    is_text=judge.is_text,
-                    counts=task.counts,
-                    statistics=statistics.target(),
-                    run_length=judge.counter.run_length,
-                ),
-                weight=WEIGHT if stored.weighted else None,
-                weight_statistics=statistics.weight(),
-                missing=options.missing,
-                header=False,
-                delimiter="",
-                features=ArrayFeatures(
-                    stored.dtype, stored.shape, statistics.features(), names or UNSET
-                ),
-            ),
+            schema=schema,
             splits={name: tuple(w.shards) for name, w in written.items()},
             sources=self._entries(),
             files=files,

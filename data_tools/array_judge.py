@@ -9,15 +9,41 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.array_plan import ArrayPlan
+from data_tools.array_schema import read_targets
 from data_tools.array_set import ArraySet, needs_target
-from data_tools.judge import TargetSpan
 from data_tools.labels import Labels
 from data_tools.rejects import RejectFile
 from data_tools.target import TargetCounter
 from streamtrain.errors import SourceError
+from streamtrain.store.adopted_zarr import narrowed
 
 _EXACT = 1 << 24
 """Integers up to this have a float32 each."""
+
+
+class IntegerSpan:
+    """The range of features that are wide integers.
+
+    Attributes
+    ----------
+    low, high : int
+        Least and greatest.
+    n_rounded : int
+        Those that are no float32.
+    """
+
+    def __init__(self) -> None:
+        self.low, self.high, self.n_rounded = 0, 0, 0
+        self._is_first = True
+
+    def update(self, values: npt.NDArray[Any]) -> None:
+        """Take in some of them, at least one."""
+        low, high = int(values.min()), int(values.max())
+        if self._is_first:
+            self.low, self.high, self._is_first = low, high, False
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        if low < -_EXACT or high > _EXACT:
+            self.n_rounded += count_rounded(values)
 
 
 class RowJudge:
@@ -35,10 +61,8 @@ class RowJudge:
     counter : TargetCounter
     texts : list of str
         Of a target that is text: targets are places in it.
-    low, high : int
-        Least and greatest of features that are wide integers.
-    n_rounded : int
-        Of those, the ones that are no float32.
+    span : IntegerSpan
+        Of features that are wide integers.
     """
 
     def __init__(self, plan: ArrayPlan, rejects: RejectFile, reasons: Counter[str]) -> None:
@@ -49,8 +73,7 @@ class RowJudge:
         self._places: dict[str, int] = {}
         self.is_text = False
         self._arrays: ArraySet | None = None
-        self.low, self.high, self.n_rounded = 0, 0, 0
-        self._is_first = True
+        self.span = IntegerSpan()
 
     @property
     def texts(self) -> list[str]:
@@ -83,24 +106,12 @@ class RowJudge:
         SourceError
             If one is missing or not finite.
         """
-        wide = targets.reshape(-1).astype(np.float64)
-        with np.errstate(over="ignore"):
-            values = wide.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(values))
-        if len(bad):
-            what = "missing (NaN)" if np.isnan(wide[bad[0]]) else "not finite"
-            raise SourceError(
-                f"the target of row {first + int(bad[0])} is {what}",
-                where=self._target.name,
-                remedy="leave such rows out of every array",
-            )
         if isinstance(self._target, Labels):
+            read_targets(targets, first, None, where=self._target.name)
             texts = self._target.texts
             places = [self._places.setdefault(text, len(self._places)) for text in texts]
-            return np.array(places, np.float32)[wide.astype(np.int64)]
-        rounded = bool(((wide != values) & (wide == np.floor(wide))).any())
-        self.counter.update_span(TargetSpan(float(wide.min()), float(wide.max()), rounded))
-        return values
+            return np.array(places, np.float32)[targets.reshape(-1).astype(np.int64)]
+        return read_targets(targets, first, self.counter, where=self._target.name)
 
     def weights(self, weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
         """Return row weights as they are stored, (n,).
@@ -131,11 +142,9 @@ class RowJudge:
 
         NaN is a missing value.
         """
-        flat = rows.reshape(len(rows), -1)
         if self._plan.is_wide:
-            self._measure(flat)
-        with np.errstate(over="ignore"):  # infinite then, and rejected
-            stored = np.ascontiguousarray(flat, self._plan.packed.dtype)
+            self.span.update(rows)
+        stored = narrowed(rows, self._plan.packed)
         if stored.dtype.kind != "f":
             return stored, np.ones(len(stored), np.bool_)
         good: npt.NDArray[np.bool_] = ~np.isinf(stored).any(axis=1)
@@ -146,14 +155,6 @@ class RowJudge:
             )
             self._reasons["not finite"] += 1
         return stored, good
-
-    def _measure(self, flat: npt.NDArray[Any]) -> None:
-        low, high = int(flat.min()), int(flat.max())
-        if self._is_first:
-            self.low, self.high, self._is_first = low, high, False
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        if low < -_EXACT or high > _EXACT:
-            self.n_rounded += count_rounded(flat)
 
 
 def count_rounded(values: npt.NDArray[Any]) -> int:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.cells import Cells, as_text
 from streamtrain.kernels.text import most_parts
 from streamtrain.store.bags import Coded, Keyed, code_keys, code_texts
+from streamtrain.store.cells import Cells, as_text
 from streamtrain.store.schema import Entries
 from streamtrain.store.string_table import MissingTexts, TextCells
 

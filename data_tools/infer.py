@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_tools.cells import Cells, as_text, read_numbers, strings_of
 from data_tools.columns import Roles
 from data_tools.source import Records, Source
 from streamtrain.errors import SchemaError
+from streamtrain.store.cells import Cells, as_text, read_numbers, strings_of
 from streamtrain.store.dates import read_times
 from streamtrain.store.string_table import MissingTexts, TextCells
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import xxhash
 from msgspec import UNSET
@@ -19,13 +17,13 @@ from data_tools.budget import BLOCK_ENTRY_BYTES, MemoryPlan, plan_memory
 from data_tools.byte_stream import check_encoding
 from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
+from data_tools.outcome import count_sources, report_of, schema_of
 from data_tools.partitions import Partitions
 from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
-from data_tools.pass_two import PassTwoResult, Remap, write_shards
+from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
-from data_tools.source import Source
-from data_tools.target import Task, decide_task
+from data_tools.target import decide_task
 from data_tools.warm_up import warm_up, warm_up_bags
 from streamtrain import durable, memory
 from streamtrain.errors import (
@@ -35,9 +33,9 @@ from streamtrain.errors import (
     StreamtrainError,
     UsageError,
 )
-from streamtrain.kernels._jit import compile_seconds
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.seeds import derive_key
+from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.formats import MAX_BLOCK_ROWS
 from streamtrain.store.manifest import (
@@ -47,8 +45,7 @@ from streamtrain.store.manifest import (
     count_rows,
     write_manifest,
 )
-from streamtrain.store.manifest import Source as SourceEntry
-from streamtrain.store.schema import Column, NumericStatistics, Schema, StoredColumns, Target
+from streamtrain.store.schema import StoredColumns
 from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
 
@@ -93,29 +90,12 @@ def ingest(options: IngestOptions, *, listen: Listener = lambda _: None) -> Inge
             apart_s += job.compile_s
             pruned = {name: t.floor for name, t in first.tables.items() if t.floor}
         durable.commit_directory(staging / "dataset", out, replace=options.overwrite)
-    shards = [shard for group in manifest.splits.values() for shard in group]
-    return IngestReport(
-        rows_read=sum(s.rows_read for s in manifest.sources),
-        rows_written=sum(s.rows_written for s in manifest.sources),
-        rows_rejected=sum(s.rows_rejected for s in manifest.sources),
-        rows_blank=sum(s.rows_blank for s in manifest.sources),
-        splits={name: manifest.n_rows(name) for name in manifest.splits},
-        shards=len(shards),
-        bytes=sum(shard.n_bytes for shard in shards),
+    return report_of(
+        manifest,
         seconds=time.monotonic() - start,
-        peak_rss_bytes=memory.peak_resident_bytes(),
-        fingerprint=manifest.fingerprint,
-        source_bytes=sum(s.n_bytes for s in manifest.sources),
-        target=manifest.schema.target.name,
-        task=manifest.schema.target.task,
-        classes=list(manifest.schema.target.classes),
-        numeric=len(manifest.schema.numeric),
-        categorical=len(manifest.schema.categorical),
-        bags=len(manifest.schema.bags),
-        reasons=manifest.reject_reasons,
         pruned=pruned,
-        rounded=n_rounded,
-        compile_seconds=compile_seconds() + apart_s,
+        apart_s=apart_s,
+        n_rounded=n_rounded,
     )
 
 
@@ -140,6 +120,12 @@ def _check(options: IngestOptions, out: Path) -> None:
         raise OutputError("exists and is not a directory", where=str(out))
     if out.is_dir() and any(out.iterdir()) and not options.overwrite:
         raise OutputError("exists already", where=str(out), remedy="give --overwrite to replace it")
+    if is_adopted(out / MANIFEST_NAME):
+        raise OutputError(
+            "holds files that were adopted, which --overwrite would remove",
+            where=str(out),
+            remedy="choose another --out",
+        )
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST_NAME).is_file():
         # --overwrite removes what is there: never somebody's home directory.
         raise OutputError(
@@ -296,7 +282,7 @@ class _Ingest:
             bag_row_bytes=int(8 * mean_entries),
             listen=self._listen,
         )
-        entries = self._count_sources(sources, first)
+        entries = count_sources(sources, first)
         n_rows = sum(count_rows(shards) for shards in second.shards.values())
         if n_rows != first.n_written:
             raise StreamtrainError(f"{n_rows} rows in shards, expected {first.n_written}")
@@ -309,7 +295,7 @@ class _Ingest:
         manifest = Manifest(
             format_version=FORMAT_VERSION,
             format=options.format,
-            schema=self._schema(inputs, task, first, second, digests),
+            schema=schema_of(inputs, task, first, second, digests, missing=options.missing),
             splits=second.shards,
             sources=entries,
             files=files | second.files,
@@ -323,91 +309,6 @@ class _Ingest:
             compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
-
-    def _count_sources(
-        self, sources: Sequence[Source], first: PassOneResult
-    ) -> tuple[SourceEntry, ...]:
-        entries = []
-        for source, count in zip(sources, first.counts, strict=True):
-            end = source.end()
-            entries.append(
-                SourceEntry(
-                    name=source.name,
-                    n_bytes=end.n_bytes,
-                    digest=end.digest,
-                    rows_read=count.read,
-                    rows_written=count.written,
-                    rows_rejected=count.rejected,
-                    rows_blank=count.blank + source.header_blank,
-                )
-            )
-            if count.read != count.written + count.rejected:
-                raise StreamtrainError(
-                    f"{count.read} rows read, {count.written} written, {count.rejected} rejected",
-                    where=source.name,
-                )
-        return tuple(entries)
-
-    def _schema(
-        self,
-        inputs: Inputs,
-        task: Task,
-        first: PassOneResult,
-        second: PassTwoResult,
-        digests: Sequence[tuple[int, str]],
-    ) -> Schema:
-        sources, columns = inputs.sources, inputs.columns
-        found: dict[str, Column] = {}
-        stats: list[NumericStatistics] = [
-            second.moments.statistics(c, second.sample)
-            for c in range(len(columns.stored) - len(columns.categorical))
-        ]
-        for c, name in enumerate(columns.numeric):
-            found[name] = Column(name, "numeric", stats[c], missing=stats[c].missing)
-        for f, name in enumerate(columns.categorical):
-            cardinality, digest = digests[f]
-            found[name] = Column(
-                name,
-                "categorical",
-                cardinality=cardinality,
-                vocabulary_digest=digest,
-                missing=int(second.missing[f]),
-                rare=int(second.rare[f]),
-            )
-        for v, bag in enumerate(columns.bags):
-            counts = first.entries
-            entries = msgspec.structs.replace(
-                bag.spec,
-                total=int(counts.total[v]),
-                longest=int(counts.longest[v]),
-                empty=int(counts.empty[v]),
-            )
-            found[bag.name] = Column(bag.name, "bag", cardinality=bag.cardinality, entries=entries)
-        for name, (date_of, part) in inputs.date_parts.items():
-            if name in found:
-                found[name] = msgspec.structs.replace(found[name], date_of=date_of, part=part)
-        rest = iter(stats[len(columns.numeric) :])
-        target = Target(
-            name=columns.target,
-            task=task.name,  # type: ignore[arg-type]
-            classes=task.classes,
-            values=task.values,
-            is_text=columns.target_is_text,
-            counts=task.counts,
-            statistics=next(rest),
-            run_length=first.target.run_length,
-        )
-        return Schema(
-            columns=tuple(found[f.name] for f in sources[0].fields if f.name in found),
-            target=target,
-            weight=columns.weight,
-            weight_statistics=next(rest) if columns.weight is not None else None,
-            exposure=columns.exposure,
-            exposure_statistics=next(rest) if columns.exposure is not None else None,
-            missing=self._options.missing,
-            header=not sources[0].positional,
-            delimiter=sources[0].delimiter,
-        )
 
 
 def _file_digest(path: Path) -> str:

@@ -15,11 +15,12 @@ from data_tools.infer import find_kinds
 from data_tools.kinds import SourceOptions
 from data_tools.options import IngestOptions
 from data_tools.source import Source
-from data_tools.sources import checked, missing_text, open_sources
+from data_tools.sources import checked, open_sources
 from data_tools.sql_source import SqlReader
 from data_tools.table_source import TableSource
 from streamtrain import memory
 from streamtrain.errors import UsageError
+from streamtrain.store.cells import missing_text
 from streamtrain.store.dates import part_name
 from streamtrain.store.schema import DATE_PART_NAMES, Entries
 from streamtrain.store.string_table import MissingTexts
@@ -38,6 +39,8 @@ class Inputs:
         Where standard input and a query may keep what they must.
     out : Path
         Nothing below it may be a source.
+    opened : list of Source or None
+        In place of those that the options name.
 
     Attributes
     ----------
@@ -54,10 +57,17 @@ class Inputs:
         If a source cannot be read, or an option names what is not there.
     """
 
-    def __init__(self, options: IngestOptions, *, staging: Path, out: Path) -> None:
+    def __init__(
+        self,
+        options: IngestOptions,
+        *,
+        staging: Path,
+        out: Path,
+        opened: list[Source] | None = None,
+    ) -> None:
         self._options = options
         self._missing = MissingTexts(options.missing)
-        self._opened = self._open(staging, out)
+        self._opened = self._open(staging, out) if opened is None else opened
         first = self._opened[0]
         if options.weight is None and first.weight is not None:
             self._options = options = dataclasses.replace(options, weight=first.weight)

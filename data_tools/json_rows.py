@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json
 
-from data_tools.arrow_cells import ListColumn, ListPlace, cells_of
-from data_tools.cells import Cells
 from data_tools.source import Piece, Records, Rejection
+from streamtrain.store.arrow_cells import ListColumn, ListPlace, cells_of
+from streamtrain.store.cells import Cells
 from streamtrain.store.string_table import TextCells
 
 OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])

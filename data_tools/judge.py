@@ -8,10 +8,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.cells import as_text, fault, read_numbers
 from data_tools.columns import ColumnPlan
 from data_tools.source import Records
 from streamtrain.kernels import numbers
+from streamtrain.store.cells import as_text, fault, read_numbers
 from streamtrain.store.string_table import MissingTexts
 
 

@@ -1,13 +1,14 @@
-"""The library's `ingest`: keyword arguments in place of a command line."""
+"""The library's `ingest` and `adopt`: keyword arguments in place of a command line."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from data_tools.adopt import adopt as _adopt
 from data_tools.array_set import TARGET, ArrayNames
 from data_tools.array_source import holds_arrays
 from data_tools.ingest import ingest as _ingest
@@ -66,30 +67,115 @@ def ingest(
     StreamtrainError
         As `data_tools.ingest.ingest` says; nothing is left behind then.
     """
-    known = {field.name for field in dataclasses.fields(IngestOptions)}
-    for name in options:
-        if name not in known:
-            raise ConfigError(f"no option {name!r}{nearest(name, known)}", where="ingest")
     if target_file is not None or target_path is not None:
         target = target or TARGET
     if target is None and sources and all(_holds_arrays(source) for source in sources):
         target = TARGET
-    if target is None:
-        raise ConfigError("no target", where="ingest", remedy="name the column to predict")
-    lists = ("numeric", "categorical", "drop", "missing", "date_parts")
-    plain: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in options.items()}
     return _ingest(
-        IngestOptions(
+        _options(
+            "ingest",
+            {field.name for field in dataclasses.fields(IngestOptions)},
+            options,
             sources=tuple(os.fspath(s) if isinstance(s, os.PathLike) else s for s in sources),
             out=Path(out),
             target=target,
             target_file=_as_paths(target_file),
             weight_file=_as_paths(weight_file),
             arrays=ArrayNames(features_path, target_path, weight_path),
-            memory=None if memory is None else parse_size(memory),
-            **plain,
+            memory=memory,
         ),
         listen=listen,
+    )
+
+
+_ADOPT = frozenset({
+    "weight", "exposure", "numeric", "categorical", "drop", "missing", "date_parts", "rare",
+    "max_categories", "positive", "threads", "seed", "overwrite",
+})  # fmt: skip
+
+
+def adopt(
+    folder: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    target_file: str | os.PathLike[str] | None = None,
+    splits: Mapping[str, float] | None = None,
+    split_files: Mapping[str, str] | None = None,
+    memory: int | str | None = None,
+    listen: Listener = lambda _: None,
+    **options: Any,
+) -> IngestReport:
+    """Make the Parquet files, or the Zarr arrays, of a directory a dataset where they are.
+
+    Parameters
+    ----------
+    folder : path
+    target : str or None
+        Column to predict; of a Zarr group, the array of targets.
+    target_file : path or None
+        A .npy or a Zarr array inside of `folder`, in place of `target`.
+    splits : mapping of str to float, or None
+        Shares of the rows for valid and test, in whole blocks. None takes the
+        directories train, valid and test where they are, else a tenth each.
+    split_files : mapping of str to str, or None
+        Patterns of the files of valid and test, in place of `splits`.
+    memory : int, str or None
+    listen : callable
+    **options
+        As of `ingest`, those that have a meaning for files that stay as they are.
+
+    Returns
+    -------
+    IngestReport
+
+    Raises
+    ------
+    ConfigError
+        If an option is unknown, or there is no target.
+    StreamtrainError
+        As `data_tools.adopt.adopt` says; the directory is then as it was.
+    """
+    if target_file is not None:
+        target = target or TARGET
+    return _adopt(
+        _options(
+            "adopt",
+            _ADOPT,
+            options,
+            sources=(),
+            out=Path(folder),
+            target=target,
+            target_file=_as_paths(target_file),
+            memory=memory,
+            shuffle=False,
+        ),
+        splits=None if splits is None else dict(splits),
+        split_files=dict(split_files or {}),
+        listen=listen,
+    )
+
+
+def _options(
+    where: str,
+    known: Collection[str],
+    options: dict[str, Any],
+    *,
+    target: str | None,
+    memory: int | str | None,
+    **fixed: Any,
+) -> IngestOptions:
+    for name in options:
+        if name not in known:
+            raise ConfigError(f"no option {name!r}{nearest(name, known)}", where=where)
+    if target is None:
+        raise ConfigError("no target", where=where, remedy="name the column to predict")
+    lists = ("numeric", "categorical", "drop", "missing", "date_parts")
+    plain: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in options.items()}
+    return IngestOptions(
+        target=target,
+        memory=None if memory is None else parse_size(memory),
+        **fixed,
+        **plain,
     )
 
 

@@ -140,10 +140,10 @@ class ParquetReader(TableReader):
                     return 0
                 sizes = [int(file.metadata.row_group(g).total_byte_size) for g in groups]
                 largest = sizes.index(max(sizes))
-                before = _allocated()
+                before = allocated_bytes()
                 rows = self._group(file, largest, self._batch_rows(file, columns), columns)
                 first = next(rows, None)
-                taken: int = _allocated() - before
+                taken: int = allocated_bytes() - before
                 del first
                 return max(int(taken), 0) * 5 // 4
         except READ_ERRORS as error:
@@ -174,7 +174,7 @@ def _width(told: pa.DataType) -> int:
         return _TEXT_BYTES
 
 
-def _allocated() -> int:
+def allocated_bytes() -> int:
     """Return what Arrow holds, in whichever pool: readers do not all take the default one."""
     total = int(pa.system_memory_pool().bytes_allocated())
     for pool in (pa.mimalloc_memory_pool, pa.jemalloc_memory_pool):

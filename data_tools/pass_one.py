@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from data_tools.bag_rows import BagCounts, part_of, slices
 from data_tools.budget import MemoryPlan
-from data_tools.cells import Cells, as_text
 from data_tools.columns import ColumnPlan
 from data_tools.infer import MAX_BAD_SHARE
 from data_tools.judge import Judged, judge
@@ -26,6 +25,7 @@ from data_tools.target import TargetCounter
 from data_tools.text_source import BUFFER_BYTES
 from data_tools.turnstile import AbandonedError, Turnstile
 from streamtrain.kernels import packing, strings
+from streamtrain.store.cells import Cells, as_text
 from streamtrain.store.string_table import MissingTexts, StringTable
 
 _EARLY_FAILURES = 1000
@@ -53,6 +53,27 @@ class SourceCount:
 
 
 @dataclass(frozen=True)
+class BlockSplits:
+    """The split of every block, where a row goes with its block.
+
+    Parameters
+    ----------
+    starts : (m,) uint64
+        Ordinal of the first row of each, rising.
+    splits : (m,) uint8
+        0, 1, 2: train, valid, test.
+    """
+
+    starts: npt.NDArray[np.uint64]
+    splits: npt.NDArray[np.uint8]
+
+    def of(self, ordinals: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
+        """Return the split of each row, (n,) uint8."""
+        at = np.searchsorted(self.starts, ordinals, side="right") - 1
+        return self.splits[at]
+
+
+@dataclass(frozen=True)
 class Draw:
     """Keys of the splits and the shuffle.
 
@@ -62,12 +83,15 @@ class Draw:
     limits : (2,) uint64
         See `packing.draw_splits`.
     shuffled : bool
+    blocks : BlockSplits or None
+        In place of a draw.
     """
 
     split_key: int
     shuffle_key: int
     limits: npt.NDArray[np.uint64]
     shuffled: bool
+    blocks: BlockSplits | None = None
 
 
 @dataclass
@@ -246,12 +270,15 @@ class PassOne:
 
         ordinals = np.arange(ordinal, ordinal + n, dtype=np.uint64)
         splits = np.empty(n, np.uint8)
-        packing.draw_splits(
-            np.uint64(self._draw.split_key),
-            ordinals if hashes is None else hashes,
-            self._draw.limits,
-            splits,
-        )
+        if self._draw.blocks is not None:
+            splits[:] = self._draw.blocks.of(ordinals)
+        else:
+            packing.draw_splits(
+                np.uint64(self._draw.split_key),
+                ordinals if hashes is None else hashes,
+                self._draw.limits,
+                splits,
+            )
         use = judged.good * np.where(splits == 0, np.uint8(2), np.uint8(1))
         first_text = len(self._columns.numeric)
         for f, table in enumerate(self._tables):

@@ -17,18 +17,18 @@ import pyarrow as pa
 
 from data_tools.array_rows import ArrayFiles
 from data_tools.byte_stream import check_encoding
-from data_tools.cells import as_text, fault, read_numbers, strings_of
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
 from data_tools.kinds import SourceOptions
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
-from data_tools.sources import missing_text, open_sources
+from data_tools.sources import open_sources
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers
 from streamtrain.store.bags import Keyed, keyed_array
+from streamtrain.store.cells import as_text, fault, missing_text, read_numbers, strings_of
 from streamtrain.store.encode import EncodedRows, Encoder
 from streamtrain.store.schema import Schema
 from streamtrain.store.shards import as_arrow

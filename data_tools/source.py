@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.cells import Cells
+from streamtrain.store.cells import Cells
 
 PIECE_BYTES = 4 << 20
 """Text read at a time. A constant: results do not depend on the budget."""

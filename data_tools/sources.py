@@ -25,7 +25,9 @@ from data_tools.source import Source, names_of
 from data_tools.table_source import TableSource
 from data_tools.zarr_source import is_zarr
 from streamtrain.errors import ConfigError, NoInputError, SourceError, UsageError
+from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.manifest import MANIFEST_NAME
+from streamtrain.store.vocabulary import FOLDER
 
 _MAX_NAME_BYTES = 1024
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -84,8 +86,10 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
         for name in [f for f in folders if is_zarr(Path(parent) / f)]:
             folders.remove(name)
             path = Path(parent) / name
-            found.append(Place(path, str(path), _constants(path.parent)))
-        if MANIFEST_NAME in files:
+            found.append(Place(path, str(path), constants_of(path.parent)))
+        if is_adopted(Path(parent) / MANIFEST_NAME):
+            folders[:] = [f for f in folders if f != FOLDER]
+        elif MANIFEST_NAME in files:
             raise SourceError(
                 "a dataset, whose shards hold codes, not a table",
                 where=parent,
@@ -95,7 +99,7 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
             known = any_ending or kind_of_name(file) is not None
             if known and not file.startswith((".", "_")):
                 path = Path(parent) / file
-                found.append(Place(path, str(path), _constants(path.parent)))
+                found.append(Place(path, str(path), constants_of(path.parent)))
     if not found:
         endings = ", ".join(row.endings[0] for row in KINDS.values() if row.endings)
         raise NoInputError(
@@ -106,7 +110,8 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     return sorted(found, key=lambda place: place.path.parts)
 
 
-def _constants(folder: Path) -> dict[str, str | None]:
+def constants_of(folder: Path) -> dict[str, str | None]:
+    """Return the columns that the ``k=v`` of directories are."""
     found: dict[str, str | None] = {}
     for part in folder.parts:
         key, equals, value = part.partition("=")
@@ -285,8 +290,3 @@ def _check_agreement(first: Source, last: Source) -> None:
                 where=last.name,
                 remedy="write it with one type",
             )
-
-
-def missing_text(missing: Sequence[str]) -> str:
-    """Return how a null is spelt among texts that read as missing: "" where it is one of them."""
-    return "" if "" in missing or not missing else missing[0]

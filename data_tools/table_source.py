@@ -16,7 +16,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_tools.arrow_cells import (
+from data_tools.source import (
+    PIECE_BYTES,
+    Field,
+    Piece,
+    PieceBuffer,
+    Records,
+    Rejection,
+    SourceEnd,
+)
+from streamtrain.errors import SourceError
+from streamtrain.store.arrow_cells import (
     MAX_CELL_BYTES,
     ListColumn,
     ListPlace,
@@ -28,17 +38,7 @@ from data_tools.arrow_cells import (
     plain,
     plain_type,
 )
-from data_tools.cells import Cells
-from data_tools.source import (
-    PIECE_BYTES,
-    Field,
-    Piece,
-    PieceBuffer,
-    Records,
-    Rejection,
-    SourceEnd,
-)
-from streamtrain.errors import SourceError
+from streamtrain.store.cells import Cells, constant_cells
 from streamtrain.store.string_table import TextCells
 
 MAX_COLUMNS = 100_000
@@ -346,8 +346,7 @@ class TableSplitter:
         if name in self._constants:
             told = self._constants[name]
             value = self._null if told is None else told.encode()
-            data = np.frombuffer(bytearray(value + bytes(8)), np.uint8)
-            return TextCells(data, np.zeros(n, np.int32), np.full(n, len(value), np.int32))
+            return constant_cells(value, n)
         column, place = self._places[name]
         if place >= 0:
             return ListPlace(lists[column], place, null=self._null)

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_tools.cells import as_text
 from data_tools.csv_source import CsvSplitter
 from data_tools.partitions import ordinals_of
 from data_tools.source import Piece, PieceBuffer
@@ -18,6 +17,7 @@ from streamtrain.kernels import csv_rows, packing, strings, svm_rows
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.store.bags import code_keys, code_texts, keyed_of
 from streamtrain.store.block_writer import EntryBuffer
+from streamtrain.store.cells import as_text
 from streamtrain.store.schema import Entries, StoredColumns
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells

@@ -140,12 +140,12 @@ class ZarrSource:
                 where=name,
                 remedy="save it with numbers alone",
             )
-        self._array = array
+        self.array: Any = array
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         if _is_text(array):
             self.dtype = np.dtypes.StringDType()
-        self._folder = path / array.path if array.path else path
+        self.folder = path / array.path if array.path else path
         if self.shape:
             self.step: int = array.chunks[0]
             item = _TEXT_BYTES if self.dtype.kind == "T" else self.dtype.itemsize
@@ -162,7 +162,7 @@ class ZarrSource:
         self._digest.reset()
         for first in range(0, self.shape[0], n_rows):
             try:
-                rows = np.ascontiguousarray(self._array[first : first + n_rows])
+                rows = np.ascontiguousarray(self.array[first : first + n_rows])
             except Exception as error:  # whatever a codec makes of damaged bytes
                 raise SourceError(
                     f"rows {first} and on cannot be read: {_told(error)}", where=self.name
@@ -187,15 +187,15 @@ class ZarrSource:
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """Return size and time of the file of every chunk, all of which must be there."""
-        array = self._array
+        array = self.array
         grid = array.shards or array.chunks
         n_inner = math.prod(g // c for g, c in zip(grid, array.chunks, strict=True))
         counts = [math.ceil(n / g) for n, g in zip(self.shape, grid, strict=True)]
-        index = _shard_index(array)
+        index = shard_index_of(array)
         files = {}
         for place in itertools.product(*map(range, counts)):
             key = array.metadata.encode_chunk_key(place)
-            path = self._folder / key
+            path = self.folder / key
             try:
                 status = path.stat()
             except OSError as error:
@@ -209,16 +209,10 @@ class ZarrSource:
         self, path: Path, key: str, place: tuple[int, ...], n_inner: int, index: tuple[bool, int]
     ) -> None:
         """Refuse a Zarr shard that lacks a chunk with rows."""
-        at_end, tail = index
-        n_bytes = 16 * n_inner + tail
-        with path.open("rb") as file:
-            if at_end:
-                file.seek(max(path.stat().st_size - n_bytes, 0))
-            data = file.read(16 * n_inner)
-        if len(data) < 16 * n_inner:
+        entries = inner_chunks(path, n_inner, index)
+        if entries is None:
             raise SourceError(f"the shard {key} is cut short", where=self.name)
-        array = self._array
-        entries = np.frombuffer(data, "<u8").reshape(-1, 2)
+        array = self.array
         inner = [g // c for g, c in zip(array.shards, array.chunks, strict=True)]
         for number in np.flatnonzero((entries == _ABSENT).all(axis=1)).tolist():
             within = np.unravel_index(number, inner)
@@ -249,7 +243,7 @@ def _is_text(array: Any) -> bool:
     return kind in "TUS" or (kind == "O" and "vlen-utf8" in _codecs(array))
 
 
-def _shard_index(array: Any) -> tuple[bool, int] | None:
+def shard_index_of(array: Any) -> tuple[bool, int] | None:
     """Return whether the index of a Zarr shard is at its end, and the bytes of its checksum."""
     if array.shards is None:
         return None
@@ -257,6 +251,29 @@ def _shard_index(array: Any) -> tuple[bool, int] | None:
     options = codec["configuration"]
     names = [c["name"] for c in options["index_codecs"]]
     return options.get("index_location", "end") == "end", 4 * ("crc32c" in names)
+
+
+def inner_chunks(
+    path: Path, n_inner: int, index: tuple[bool, int]
+) -> npt.NDArray[np.uint64] | None:
+    """Return offset and bytes of each chunk of a Zarr shard, (n, 2); None if it is cut short.
+
+    Parameters
+    ----------
+    path : Path
+    n_inner : int
+    index : (bool, int)
+        As `shard_index_of` gives it.
+    """
+    at_end, tail = index
+    n_bytes = 16 * n_inner + tail
+    with path.open("rb") as file:
+        if at_end:
+            file.seek(max(path.stat().st_size - n_bytes, 0))
+        data = file.read(16 * n_inner)
+    if len(data) < 16 * n_inner:
+        return None
+    return np.frombuffer(data, "<u8").reshape(-1, 2)
 
 
 def _told(error: Exception) -> str:

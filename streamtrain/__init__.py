@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dataset": "streamtrain.library",
     "Trainer": "streamtrain.trainer",
+    "adopt": "data_tools.library",
     "ingest": "data_tools.library",
     "load_model": "streamtrain.predict",
     "open_dataset": "streamtrain.library",
@@ -27,6 +28,7 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
+    from data_tools.library import adopt as adopt
     from data_tools.library import ingest as ingest
     from streamtrain.library import Dataset as Dataset
     from streamtrain.library import open_dataset as open_dataset
@@ -34,7 +36,16 @@ if TYPE_CHECKING:
     from streamtrain.predict import load_model as load_model
     from streamtrain.trainer import Trainer as Trainer
 
-__all__ = ["Dataset", "Trainer", "__version__", "ingest", "load_model", "open_dataset", "train"]
+__all__ = [
+    "Dataset",
+    "Trainer",
+    "__version__",
+    "adopt",
+    "ingest",
+    "load_model",
+    "open_dataset",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

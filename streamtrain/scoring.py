@@ -101,8 +101,10 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
     block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
     window = largest_window(block_rows, scoring_window_blocks(block_rows))
     n_scores = model.architecture.n_scores
+    block_bytes = max((block.n_bytes for _, block in dataset.manifest.blocks(split)), default=0)
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
+        "read buffers": block_bytes + dataset.format.scratch_bytes + dataset.format.shared_bytes,
         "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset)
         + scoring_entry_bytes(dataset, split)
         + handover_bytes(dataset, SCORING_ROWS),

@@ -25,6 +25,7 @@ from streamtrain.store.shards import ShardWriter
 from streamtrain.store.vocabulary import from_strings, vocabulary_digest, write_vocabulary
 from streamtrain.store.zarr_layout import plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter
+from tests.made_adopted import write_arrays, write_tables
 
 
 def statistics(values):
@@ -81,8 +82,8 @@ def make_dataset(
         The target is a count, or 1.5 times one, over an exposure of 0.25 to 4.
     legible : bool
         Every column of row i holds i.
-    file_format : {"parquet", "zarr"}
-        Zarr wants one size of blocks.
+    file_format : {"parquet", "zarr", "adopted"}
+        Zarr wants one size of blocks, and what is adopted has no bags.
     """
     sizes = (block_rows,) if isinstance(block_rows, int) else tuple(block_rows)
     rng = np.random.default_rng(seed)
@@ -170,12 +171,16 @@ def make_dataset(
         exposure_statistics=statistics(exposure) if exposed else None,
     )
     folder.mkdir(parents=True)
-    shards, contents, files = {}, {}, {}
+    shards, contents, files, adopted = {}, {}, {}, UNSET
     for split, (x, k, y, w, e) in parts.items():
         columns = [np.ascontiguousarray(x[:, j]) for j in range(n_numeric)]
         columns += [np.ascontiguousarray(k[:, f]) for f in range(len(cardinalities))]
         columns += [y, *([w] if weighted else []), *([e] if exposed else [])]
-        if file_format == "parquet":
+        if file_format == "adopted":
+            assert not bag_sizes, "adopted files have no bags"
+            writer = write_tables(folder, split, schema, columns, sizes, shard_blocks)
+            adopted = writer.adopted
+        elif file_format == "parquet":
             writer = write_parquet(folder, split, schema, columns, sizes, shard_blocks, bags[split])
         else:
             writer = write_zarr(
@@ -191,7 +196,8 @@ def make_dataset(
         folder,
         Manifest(
             format_version=FORMAT_VERSION,
-            format=file_format,
+            format="parquet" if file_format == "adopted" else file_format,
+            adopted=adopted,
             schema=schema,
             splits=shards,
             sources=(),
@@ -279,6 +285,7 @@ def make_array_dataset(
     shape=(2, 3),
     compression=None,
     weighted=False,
+    adopted=False,
 ):
     """Write a dataset of arrays whose row i holds i in every place, or random values."""
     rng = np.random.default_rng(seed)
@@ -291,18 +298,23 @@ def make_array_dataset(
     target = (np.arange(n_rows) % 2 if legible else rng.integers(0, 2, n_rows)).astype(np.float32)
     folder.mkdir(parents=True)
     weight = rng.uniform(0.5, 2.0, n_rows).astype(np.float32)
-    with ZarrWriter(
-        folder,
-        "train",
-        stored,
-        block_rows=block_rows,
-        shard_bytes=shard_blocks * block_rows * stored.row_bytes,
-        compression=compression,
-    ) as writer:
-        for row, y, w in zip(values, target, weight, strict=True):
-            data = row.tobytes() + y.tobytes() + (w.tobytes() if weighted else b"")
-            writer.matrix[writer.n_filled] = np.frombuffer(data, np.uint8)
-            writer.advance(1)
+    if adopted:
+        assert not weighted, "adopted arrays have no weights"
+        sizes = {"block_rows": block_rows, "shard_blocks": shard_blocks}
+        writer = write_arrays(folder, values, target, shape=shape, **sizes)
+    else:
+        with ZarrWriter(
+            folder,
+            "train",
+            stored,
+            block_rows=block_rows,
+            shard_bytes=shard_blocks * block_rows * stored.row_bytes,
+            compression=compression,
+        ) as writer:
+            for row, y, w in zip(values, target, weight, strict=True):
+                data = row.tobytes() + y.tobytes() + (w.tobytes() if weighted else b"")
+                writer.matrix[writer.n_filled] = np.frombuffer(data, np.uint8)
+                writer.advance(1)
     schema = Schema(
         columns=(),
         target=Target(
@@ -329,6 +341,7 @@ def make_array_dataset(
             split_fractions={},
             contents={"train": writer.contents},
             compression=compression or UNSET,
+            adopted=writer.adopted if adopted else UNSET,
         ),
     )
     return folder

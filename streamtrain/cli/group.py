@@ -17,7 +17,9 @@ import streamtrain
 from streamtrain.errors import StreamtrainError
 
 # Each command is a function of its own name in the module of that name.
-_COMMANDS = ("ingest", "inspect", "verify", "train", "evaluate", "predict", "demo", "doctor")
+_COMMANDS = (
+    "ingest", "adopt", "inspect", "verify", "train", "evaluate", "predict", "demo", "doctor",
+)  # fmt: skip
 _INTERRUPTED, _TERMINATED, _BUG = 130, 143, 70
 
 

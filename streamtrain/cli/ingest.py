@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from data_tools.report import Progress as Done
 
 
-def _progress_line(event: Done) -> str:
+def progress_line(event: Done) -> str:
+    """Return how far an ingest is, for people."""
     seconds = max(event.seconds, 1e-9)
     share = event.done / max(event.total, 1)
     left = seconds * (1 / share - 1) if share > 0 else 0.0
@@ -41,7 +42,8 @@ def _progress_line(event: Done) -> str:
     return f"{name}  {event.rows:,} rows  {speed}  {duration(left)} left"
 
 
-def _summary(report: IngestReport, out: Path) -> str:
+def summary(report: IngestReport, out: Path) -> str:
+    """Return what an ingest did, for people."""
     splits = ", ".join(f"{name} {n:,}" for name, n in report.splits.items())
     task = report.task
     if report.classes:
@@ -268,13 +270,13 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
             if isinstance(event, str):
                 progress.say(event)
             else:
-                progress.update(event.done / max(event.total, 1), _progress_line(event))
+                progress.update(event.done / max(event.total, 1), progress_line(event))
 
         report = run(options, listen=listen)
     if as_json:
         echo_json(report.as_dict())
     else:
-        click.echo(_summary(report, out))
+        click.echo(summary(report, out))
 
 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:

@@ -47,12 +47,16 @@ def _dataset_report(path: Path) -> dict[str, Any]:
     dataset = open_dataset(path)
     manifest, schema = dataset.manifest, dataset.schema
     splits = {}
+    adopted = manifest.adopted is not msgspec.UNSET
     for name, shards in manifest.splits.items():
         splits[name] = {
             "rows": manifest.n_rows(name),
             "shards": len(shards),
             "blocks": len(manifest.blocks(name)),
-            "bytes": sum(s.n_bytes for s in shards),
+            # A file that was adopted may have blocks in several splits.
+            "bytes": sum(b.n_bytes for s in shards for b in s.blocks)
+            if adopted
+            else sum(s.n_bytes for s in shards),
         }
     block_rows = [block.n_rows for _, block in manifest.blocks("train")]
     window = choose_window_blocks(block_rows, row_bytes=row_bytes(dataset), budget_bytes=1 << 40)
@@ -60,6 +64,7 @@ def _dataset_report(path: Path) -> dict[str, Any]:
         "path": str(path),
         "fingerprint": manifest.fingerprint,
         "format": manifest.format,
+        "adopted": adopted,
         "shuffled": manifest.shuffled,
         "seed": manifest.seed,
         "block_rows": manifest.block_rows,
@@ -88,7 +93,7 @@ def _show_dataset(report: dict[str, Any]) -> None:
             ("dataset", report["path"]),
             ("fingerprint", report["fingerprint"]),
             ("target", f"{target['name']}: {target['task']}{classes}"),
-            ("format", report["format"]),
+            ("format", report["format"] + ", adopted" * report["adopted"]),
             ("order", "shuffled" if report["shuffled"] else "as in the source"),
             ("label runs", f"{figure(target['run_length'], 3)} rows of equal target in a row"),
             ("sources", f"{len(report['sources'])} files, {rejected:,} rows rejected"),

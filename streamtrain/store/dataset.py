@@ -12,6 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 import xxhash
+from msgspec import UNSET
 
 from streamtrain import durable
 from streamtrain.errors import ConfigError, CorruptShardError
@@ -150,16 +151,21 @@ class Dataset:
             raise CorruptShardError(
                 f"truncated: {n_read} of {part.block.n_bytes} bytes",
                 where=self.part_name(part),
-                remedy="restore the file or ingest again",
+                remedy=_remedy(self.manifest),
             )
         digest = xxhash.xxh3_64_hexdigest(view.data)
         if digest != part.block.digest:
             raise CorruptShardError(
                 f"damaged: digest {digest}, expected {part.block.digest}",
                 where=self.part_name(part),
-                remedy="restore the file or ingest again",
+                remedy=_remedy(self.manifest),
             )
         return view
+
+
+def _remedy(manifest: Manifest) -> str:
+    again = "ingest again" if manifest.adopted is UNSET else "adopt the files again"
+    return f"restore the file or {again}"
 
 
 def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:
@@ -214,12 +220,12 @@ def open_dataset(path: str | os.PathLike[str]) -> Dataset:
                 raise CorruptShardError(
                     f"missing, with its {len(shard.blocks)} blocks",
                     where=where,
-                    remedy="restore the file or ingest again",
+                    remedy=_remedy(manifest),
                 ) from error
             if size != shard.n_bytes:
                 raise CorruptShardError(
                     f"{size} bytes, expected {shard.n_bytes}",
                     where=where,
-                    remedy="restore the file or ingest again",
+                    remedy=_remedy(manifest),
                 )
     return Dataset(folder, manifest)

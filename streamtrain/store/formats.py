@@ -1,4 +1,4 @@
-"""The two formats of shards behind one interface: what a block's bytes are, and its writer.
+"""The formats of shards behind one interface: what a block's bytes are, and its writer.
 
 A block reaches the reader as one checked run of bytes for each of its parts. A
 format says whether those bytes can be the block's rows, and scatters them.
@@ -19,6 +19,8 @@ import numpy.typing as npt
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.bags import Bags, scatter_entries
 from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
+from streamtrain.store.adopted import AdoptedParquet
+from streamtrain.store.adopted_zarr import AdoptedZarr
 from streamtrain.store.block_writer import BlockWriter, OnBlock
 from streamtrain.store.chunk_codecs import Compression, chunk_codec
 from streamtrain.store.manifest import MAX_BLOCK_ROWS as MAX_ZARR_ROWS
@@ -41,6 +43,11 @@ class BlockFormat(Protocol):
     @property
     def scratch_bytes(self) -> int:
         """Memory of a reading thread beside the bytes of a block."""
+        ...
+
+    @property
+    def shared_bytes(self) -> int:
+        """Memory that all reading threads share."""
         ...
 
     def check(self, block: StoredBlock) -> None:
@@ -96,6 +103,7 @@ class ParquetBlocks:
     """Runs of one length, one for each column, which end in its values."""
 
     scratch_bytes = 0
+    shared_bytes = 0
 
     def __init__(self, schema: Schema, root: str) -> None:
         self._root = root
@@ -158,6 +166,8 @@ class ParquetBlocks:
 
 class ZarrBlocks:
     """A chunk of each array, row-major, plain or as one frame of zstd or Blosc."""
+
+    shared_bytes = 0
 
     def __init__(self, manifest: Manifest, root: str) -> None:
         self._root = root
@@ -336,12 +346,19 @@ def block_format(manifest: Manifest, *, where: str) -> BlockFormat:
     ManifestError
         If it is unknown, or the shards are not those of the format.
     """
-    if manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
-        expected: tuple[str, ...] = ("",)
-        found: BlockFormat = ParquetBlocks(manifest.schema, where)
+    expected: tuple[str, ...] = ("",)
+    found: BlockFormat
+    if not isinstance(manifest.adopted, msgspec.UnsetType):
+        if manifest.schema.array is not None:
+            adopted = AdoptedZarr(manifest, manifest.adopted, where)
+            found, expected = adopted, adopted.arrays
+        else:
+            found = AdoptedParquet(manifest.schema, manifest.adopted, where)
+    elif manifest.format == "parquet" and isinstance(manifest.compression, msgspec.UnsetType):
+        found = ParquetBlocks(manifest.schema, where)
     elif manifest.format == "zarr":
-        found = ZarrBlocks(manifest, where)
-        expected = tuple(array.name for array in found.arrays)
+        chunks = ZarrBlocks(manifest, where)
+        found, expected = chunks, tuple(array.name for array in chunks.arrays)
     else:
         raise ManifestError(
             f"the format {manifest.format!r} is unknown", where=where, remedy="upgrade streamtrain"

@@ -19,6 +19,7 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ManifestError, NoInputError
+from streamtrain.store.adopted_manifest import Adopted, check_adopted
 from streamtrain.store.schema import (
     FEATURE_TYPES,
     FIRST_CODE,
@@ -72,6 +73,9 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         arrays are in shards of their own. "" where a shard has all columns.
     runs : tuple of tuple of BagRun
         For each block, each bag that lies in this file; empty where none does.
+    numbers : tuple of int
+        Of the blocks in their file, where it has others too: a file that was
+        adopted may give blocks to several splits. Then `n_rows` are those of the blocks.
     """
 
     name: str
@@ -81,11 +85,16 @@ class Shard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     blocks: tuple[Block, ...]
     array: str = ""
     runs: tuple[tuple[BagRun, ...], ...] = ()
+    numbers: tuple[int, ...] = ()
+
+    def number(self, k: int) -> int:
+        """Return the number in the file of the k-th of `blocks`."""
+        return self.numbers[k] if self.numbers else k
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Where a block's values lie in one shard: the `number`-th block of it."""
+    """Where a block's values lie in one shard: the `number`-th block of its file."""
 
     shard: Shard
     number: int
@@ -169,6 +178,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_reasons : dict of str to int
     compression : {"zstd", "blosc"}, or unset
         Of Zarr chunks.
+    adopted : Adopted, or unset
+        Of files that were there before: how they are decoded.
     contents : dict of str to str
         For each split the xxh3-128 of its values (`ContentsDigest`), which do
         not depend on the format. Not in version 1.
@@ -190,6 +201,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reject_reasons: dict[str, int] = {}
     contents: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
     compression: Literal["zstd", "blosc"] | msgspec.UnsetType = msgspec.UNSET
+    adopted: Adopted | msgspec.UnsetType = msgspec.UNSET
     fingerprint: str = ""
     digest: str = ""
 
@@ -202,7 +214,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         arrays: dict[str, list[Part]] = {}
         for shard in self.splits.get(split, ()):
             parts = arrays.setdefault(shard.array, [])
-            parts.extend(Part(shard, k, block) for k, block in enumerate(shard.blocks))
+            parts.extend(
+                Part(shard, shard.number(k), block) for k, block in enumerate(shard.blocks)
+            )
         return list(enumerate(map(StoredBlock, zip(*arrays.values(), strict=True))))
 
 
@@ -289,6 +303,10 @@ def _check_blocks(shard: Shard, *, where: str) -> None:
             for run in runs
         ):
             raise ManifestError(f"{shard.name}: entries that cannot lie there", where=where)
+    if shard.numbers and (len(shard.numbers) != len(shard.blocks) or min(shard.numbers) < 0):
+        raise ManifestError(f"{shard.name}: its blocks have no numbers", where=where)
+    if shard.numbers and shard.runs:
+        raise ManifestError(f"{shard.name}: bags in a file that was adopted", where=where)
     if n_rows != shard.n_rows:
         raise ManifestError(
             f"{shard.name}: its blocks hold {n_rows} rows, expected {shard.n_rows}", where=where
@@ -415,5 +433,8 @@ def read_manifest(folder: Path) -> Manifest:
         _check_arrays(split, shards, where=where)
     for name in manifest.files:
         check_name(name, where=where)
+    if not isinstance(manifest.adopted, msgspec.UnsetType):
+        sizes = {s.name: s.n_bytes for shards in manifest.splits.values() for s in shards}
+        check_adopted(manifest.adopted, sizes, where=where)
     _check_contents(manifest, where=where)
     return manifest

@@ -71,14 +71,12 @@ def verify_dataset(path: Path) -> Verified:
 
 
 def _damaged_block(dataset: Dataset, name: str) -> str:
-    for shards in dataset.manifest.splits.values():
-        for shard in shards:
-            if shard.name != name:
-                continue
-            with (dataset.path / name).open("rb") as file:
-                for number, block in enumerate(shard.blocks):
-                    file.seek(block.offset)
-                    if xxhash.xxh3_64_hexdigest(file.read(block.n_bytes)) != block.digest:
-                        return f" in block {number}"
-            return " outside of its blocks (footer)"
-    return ""
+    # A file that was adopted may have blocks in several splits.
+    named = [s for shards in dataset.manifest.splits.values() for s in shards if s.name == name]
+    for shard in named:
+        with (dataset.path / name).open("rb") as file:
+            for k, block in enumerate(shard.blocks):
+                file.seek(block.offset)
+                if xxhash.xxh3_64_hexdigest(file.read(block.n_bytes)) != block.digest:
+                    return f" in block {shard.number(k)}"
+    return " outside of its blocks (footer)" if named else ""

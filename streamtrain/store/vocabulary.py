@@ -93,6 +93,43 @@ def file_name(column: str) -> str:
     return f"{FOLDER}/{name}.parquet"
 
 
+def adopted_name(column: str, digest: str) -> str:
+    """Return the file of a column's vocabulary beside files that were adopted.
+
+    Its name tells its contents, so that another adoption replaces the manifest
+    and never a file that the present one names.
+    """
+    return f"{file_name(column).removesuffix('.parquet')}-{digest[:16]}.parquet"
+
+
+def vocabulary_file(
+    column: str, vocabulary: Vocabulary, counts: npt.NDArray[np.int64]
+) -> memoryview:
+    """Return the bytes of a vocabulary's file.
+
+    Raises
+    ------
+    SchemaError
+        If the categories are too long for one.
+    """
+    if vocabulary.offsets[-1] >= 1 << 31:
+        raise SchemaError(
+            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, over 2 GiB",
+            where="--max-categories",
+        )
+    offsets = vocabulary.offsets.astype(np.int32)
+    data = np.ascontiguousarray(vocabulary.data[: offsets[-1]])
+    strings = pa.StringArray.from_buffers(
+        len(vocabulary), pa.py_buffer(offsets), pa.py_buffer(data)
+    )
+    table = pa.Table.from_arrays(
+        [strings, as_arrow(np.ascontiguousarray(counts))], schema=_ARROW_SCHEMA
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    return memoryview(sink.getvalue())
+
+
 def write_vocabulary(
     folder: Path, column: str, vocabulary: Vocabulary, counts: npt.NDArray[np.int64]
 ) -> tuple[str, str]:
@@ -109,29 +146,14 @@ def write_vocabulary(
         If the disk is full or fails.
     """
     name = file_name(column)
-    if vocabulary.offsets[-1] >= 1 << 31:
-        raise SchemaError(
-            f"the categories of {column!r} take {int(vocabulary.offsets[-1]):,} bytes, over 2 GiB",
-            where="--max-categories",
-        )
-    offsets = vocabulary.offsets.astype(np.int32)
-    data = np.ascontiguousarray(vocabulary.data[: offsets[-1]])
-    strings = pa.StringArray.from_buffers(
-        len(vocabulary), pa.py_buffer(offsets), pa.py_buffer(data)
-    )
-    table = pa.Table.from_arrays(
-        [strings, as_arrow(np.ascontiguousarray(counts))], schema=_ARROW_SCHEMA
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", store_schema=False)
-    buffer = sink.getvalue()
+    buffer = vocabulary_file(column, vocabulary, counts)
     path = folder / name
     try:
         path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise durable.as_stream_error(error, path.parent) from error
-    durable.write_directory_file(path, memoryview(buffer))
-    return name, xxhash.xxh3_128_hexdigest(memoryview(buffer))
+    durable.write_directory_file(path, buffer)
+    return name, xxhash.xxh3_128_hexdigest(buffer)
 
 
 def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
@@ -143,6 +165,8 @@ def read_vocabulary(folder: Path, column: Column) -> Vocabulary:
         If it is not there, damaged, or not the one the schema describes.
     """
     path = folder / file_name(column.name)
+    adopted = folder / adopted_name(column.name, column.vocabulary_digest)
+    path = adopted if adopted.exists() else path
     try:
         # Not read_table: it brings the dataset module, threads and 50 MB of memory.
         with pq.ParquetFile(path, memory_map=False) as file:

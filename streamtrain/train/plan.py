@@ -156,7 +156,8 @@ def plan_memory(
         "spill of one batch": settings.batch_size * per_row
         + ENTRY_BYTES * entries
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes),
+        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes)
+        + dataset.format.shared_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,

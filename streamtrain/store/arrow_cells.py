@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_tools.cells import Cells, Floats, judge_values
-from data_tools.source import FieldKind
 from streamtrain.errors import SourceError
 from streamtrain.kernels import numbers
 from streamtrain.store.bags import is_bag_type, keyed_of
+from streamtrain.store.cells import Cells, Floats, judge_values
 from streamtrain.store.string_table import TextCells
 
 MAX_CELL_BYTES = 2 << 20
@@ -21,7 +20,7 @@ MAX_CELL_BYTES = 2 << 20
 _MAX_TEXT_BYTES = 1 << 30
 
 
-def kind_of(told: pa.DataType) -> FieldKind:
+def kind_of(told: pa.DataType) -> Literal["number", "text", "time", "bag", "other"]:
     """Return what a column of an Arrow type is: the encoding does not matter, the values do."""
     told = plain_type(told)
     if (

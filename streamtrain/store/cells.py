@@ -6,6 +6,7 @@ where a column of numbers is wanted as text (categories, `--split-by`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -81,6 +82,17 @@ def as_text(cells: Cells) -> TextCells:
     if isinstance(cells, Keyed):
         raise SchemaError("a column of lists is no text", remedy="leave it out with --drop")
     return cells if isinstance(cells, TextCells) else cells.text()
+
+
+def constant_cells(text: bytes, n: int) -> TextCells:
+    """Return n cells of one text."""
+    data = np.frombuffer(bytearray(text + bytes(8)), np.uint8)
+    return TextCells(data, np.zeros(n, np.int32), np.full(n, len(text), np.int32))
+
+
+def missing_text(missing: Sequence[str]) -> str:
+    """Return how a null is spelt among texts that read as missing: "" where it is one of them."""
+    return "" if "" in missing or not missing else missing[0]
 
 
 def fault(cells: Cells, status: int) -> str:
