@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from streamtrain.kernels.text import most_parts
 from streamtrain.store.bags import Coded, Keyed, code_keys, code_texts
@@ -42,10 +44,23 @@ class BagPlan:
             found: npt.NDArray[np.int64] = np.diff(cells.offsets)
             return found
         text = as_text(cells)
-        per_byte = most_parts(1 << 20, self.spec.words, self.spec.characters) / (1 << 20)
-        lengths = text.stops.astype(np.int64) - text.starts
-        most: npt.NDArray[np.int64] = np.ceil((lengths + 2) * per_byte).astype(np.int64)
-        return most
+        return _most_of_texts(text.stops.astype(np.int64) - text.starts, self.spec)
+
+
+def most_entries(array: pa.Array, spec: Entries) -> npt.NDArray[np.int64]:
+    """Return a bound on the entries of each row of an Arrow column, (n,) int64."""
+    if pa.types.is_null(array.type):
+        return np.zeros(len(array), np.int64)
+    is_text = spec.keys == "text"
+    counts = pc.binary_length(array) if is_text else pc.list_value_length(array)
+    lengths = pc.fill_null(counts, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return _most_of_texts(lengths, spec) if is_text else lengths
+
+
+def _most_of_texts(lengths: npt.NDArray[np.int64], spec: Entries) -> npt.NDArray[np.int64]:
+    per_byte = most_parts(1 << 20, spec.words, spec.characters) / (1 << 20)
+    most: npt.NDArray[np.int64] = np.ceil((lengths + 2) * per_byte).astype(np.int64)
+    return most
 
 
 @dataclass

@@ -105,19 +105,25 @@ def resolve_roles(
     drop = several(options.drop, "--drop")
     text = several(options.text, "--text")
     bags = frozenset(field.name for field in fields if field.kind == "bag")
-    for one_kind, other, what in (
-        (numeric, categorical, "numeric and categorical"),
-        (numeric, text, "numeric and text"),
-        (categorical, text, "categorical and text"),
-        (numeric | categorical | text, bags, "a list and of another kind"),
+    for one_kind, other, what, where in (
+        (numeric, categorical, "numeric and categorical", "--numeric"),
+        (numeric, text, "numeric and text", "--text"),
+        (categorical, text, "categorical and text", "--text"),
+        (numeric, bags, "a list and numeric", "--numeric"),
+        (categorical, bags, "a list and categorical", "--categorical"),
+        (text, bags, "a list and text", "--text"),
+        (text, drop, "dropped and text", "--drop"),
     ):
         both = sorted(one_kind & other)
         if both:
-            raise SchemaError(f"column {both[0]!r} cannot be {what}", where="--numeric")
+            raise SchemaError(f"column {both[0]!r} cannot be {what}", where=where)
     others = [name for name in (target, weight, exposure) if name is not None]
     for name in others:
         if name in bags or name in text:
-            raise SchemaError(f"column {name!r} cannot be a list or text too", where="--target")
+            raise SchemaError(
+                f"column {name!r} cannot be a list or text, and target, weight or exposure",
+                where="--target" if name == target else "--text",
+            )
         if others.count(name) > 1:
             raise SchemaError(f"column {name!r} cannot play two roles", where="--target")
         if name in drop:
@@ -128,7 +134,7 @@ def resolve_roles(
     for field in fields:
         if field.kind == "other" and field.name not in drop:
             raise SchemaError(
-                f"is {field.told}, expected numbers, text or times",
+                f"is {field.told}, expected numbers, text, times or lists",
                 where=f"column {field.name!r}",
                 remedy=f"leave it out with --drop {field.name}",
             )

@@ -228,27 +228,41 @@ def read_sorted(
         A part has as many, whatever `max_bytes` says.
     """
     for p, n_rows in enumerate(partitions.n_rows.tolist()):
-        max_rows = _max_rows(partitions, p, max_bytes, min_rows)
-        if shuffled and n_rows > max_rows:
-            smaller = _divide(partitions, p, n_rows, key, max_rows)
+        max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
+        entry_bytes = ENTRY_BYTES * int(partitions.n_entries[p])
+        is_large = loaded_bytes(n_rows, partitions.row_bytes) + entry_bytes > max_bytes
+        if shuffled and n_rows > min_rows and is_large:
+            smaller = _divide(partitions, p, n_rows, key, max_bytes, min_rows)
             yield from read_sorted(
                 smaller, key, shuffled=True, max_bytes=max_bytes, min_rows=min_rows
             )
             continue
-        for first in range(0, n_rows, max_rows):
-            n = min(max_rows, n_rows - first)
+        whole = [(0, n_rows)] if n_rows else []
+        for first, n in whole if shuffled else _pieces(partitions, p, n_rows, max_rows, max_bytes):
             rows, words, first_entry = load_rows(partitions, p, first, n)
             yield _sort(rows, words, first_entry, key, shuffled=shuffled)
         partitions.remove(p)
 
 
-def _max_rows(partitions: Partitions, p: int, max_bytes: int, min_rows: int) -> int:
-    """Return the rows of a partition that fit into memory; those of long rows may be few."""
-    row_bytes = loaded_bytes(1, partitions.row_bytes)
-    if not partitions.n_bags or not partitions.n_rows[p]:
-        return max(max_bytes // row_bytes, min_rows)
-    mean = ENTRY_BYTES * int(partitions.n_entries[p]) / int(partitions.n_rows[p])
-    return max(int(max_bytes / (row_bytes + 1.25 * mean)), min(min_rows, 64))
+def _pieces(
+    partitions: Partitions, p: int, n_rows: int, step: int, max_bytes: int
+) -> Iterator[tuple[int, int]]:
+    """Yield (first, n) of consecutive rows: `step` at most, and fewer where rows are long."""
+    for first in range(0, n_rows, step):
+        n = min(step, n_rows - first)
+        if not partitions.n_bags:
+            yield first, n
+            continue
+        rows = _load(partitions.path(p), first, n, partitions.row_bytes)
+        counts = rows[:, -2 * partitions.n_bags + 1 :: 2].sum(axis=1, dtype=np.int64)
+        ends = np.cumsum(ENTRY_BYTES * counts + loaded_bytes(1, partitions.row_bytes))
+        begin = 0
+        while begin < n:
+            before = int(ends[begin - 1]) if begin else 0
+            end = int(np.searchsorted(ends, before + max_bytes, side="right"))
+            end = max(end, begin + 1)
+            yield first + begin, end - begin
+            begin = end
 
 
 def load_rows(
@@ -266,7 +280,7 @@ def load_rows(
 
 def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int32]:
     rows = np.empty((n, row_bytes // 4), np.int32)
-    view = rows.data.cast("B")
+    view = rows.reshape(-1).data.cast("B")
     try:
         with path.open("rb", buffering=0) as file:
             file.seek(first * row_bytes)
@@ -307,16 +321,19 @@ def ordinals_of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
     return ordinals
 
 
-def _divide(partitions: Partitions, p: int, n_rows: int, key: int, max_rows: int) -> Partitions:
+def _divide(
+    partitions: Partitions, p: int, n_rows: int, key: int, max_bytes: int, min_rows: int
+) -> Partitions:
     used = partitions.skip_bits + partitions.bits
-    bits = min(max((2 * n_rows // max_rows).bit_length(), 1), MAX_BITS)
+    whole = loaded_bytes(n_rows, partitions.row_bytes) + ENTRY_BYTES * int(partitions.n_entries[p])
+    bits = min(max((2 * whole // max_bytes).bit_length(), 1), MAX_BITS)
+    max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
     folder = partitions.folder / f"{p:03d}.parts"
     n_bags = partitions.n_bags
     n_columns = partitions.row_bytes // 4 - packing.HEAD_WORDS - 2 * n_bags
     smaller = Partitions(folder, bits=bits, n_columns=n_columns, skip_bits=used, n_bags=n_bags)
     try:
-        for first in range(0, n_rows, max_rows):
-            n = min(max_rows, n_rows - first)
+        for first, n in _pieces(partitions, p, n_rows, max_rows, max_bytes):
             rows, words, first_entry = load_rows(partitions, p, first, n)
             for v in range(n_bags):
                 column = rows[:, 2 * v - 2 * n_bags].view(np.uint32)

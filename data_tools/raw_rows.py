@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from data_tools.array_rows import ArrayFiles
+from data_tools.bag_rows import WORK_BYTES, most_entries
 from data_tools.byte_stream import check_encoding
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
@@ -30,11 +31,15 @@ from streamtrain.kernels import numbers
 from streamtrain.store.bags import Keyed, keyed_array
 from streamtrain.store.cells import as_text, fault, missing_text, read_numbers, strings_of
 from streamtrain.store.encode import EncodedRows, Encoder
-from streamtrain.store.schema import Schema
+from streamtrain.store.schema import Column, Schema
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts
 
 _MAX_CELLS = 1 << 18
+_MAX_ENTRIES = WORK_BYTES // 24
+"""Entries of texts and lists that are encoded at once."""
+_MAX_ENTRIES = WORK_BYTES // 48
+"""Entries of texts and lists that are encoded at once: 8 bytes each, in up to six places."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,9 @@ def read_raw(
             opened = [DatedSource(source, dated, missing) for source in opened]
         reader = _Reader(opened, schema)
         wished = threads or len(os.sched_getaffinity(0))
-        yield from reader.read(_fit(wished, memory, reader.reading_bytes()))
+        yield from reader.read(
+            _fit(wished, memory, reader.reading_bytes(), has_bags=bool(schema.bags))
+        )
 
 
 def _width(schema: Schema) -> int:
@@ -180,18 +187,50 @@ def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _fit(threads: int, budget: int | None, reading: int) -> int:
+def _fit(threads: int, budget: int | None, reading: int, *, has_bags: bool) -> int:
     if budget is None:
         return threads
     one = 2 * BUFFER_BYTES + 24 * _MAX_CELLS
+    entries = 2 * WORK_BYTES if has_bags else 0
     base = process_memory.resident_bytes()
     process_memory.require(
         budget,
-        {"process so far": base, "pieces of rows": one, "decoding of the source": reading},
+        {
+            "process so far": base,
+            "pieces of rows": one,
+            "entries of texts and lists": entries,
+            "decoding of the source": reading,
+        },
         remedy="raise --memory",
         what="reading raw rows",
     )
-    return max(1, min(threads, (budget - base - reading) // (2 * one)))
+    return max(1, min(threads, (budget - base - reading - entries) // (2 * one)))
+
+
+def _cut(raw: RawRows, bags: Sequence[Column]) -> Iterator[RawRows]:
+    """Yield records in as many parts as their texts and lists need, at least one."""
+    n = raw.batch.num_rows
+    if not bags or n < 2:
+        yield raw
+        return
+    most = np.zeros(n + 1, np.int64)
+    for column in bags:
+        most[1:] += most_entries(raw.batch.column(column.name), column.bag)
+    np.cumsum(most, out=most)
+    begin = first = 0
+    while begin < n:
+        end = int(np.searchsorted(most, most[begin] + _MAX_ENTRIES, side="right")) - 1
+        end = min(max(end, begin + 1), n)
+        last = raw.n_records if end == n else int(raw.ordinals_within_batch[end])
+        yield replace(
+            raw,
+            batch=raw.batch.slice(begin, end - begin),
+            n_records=last - first,
+            ordinals_within_batch=raw.ordinals_within_batch[begin:end] - first,
+            reasons={k - first: why for k, why in raw.reasons.items() if first <= k < last},
+            lines=raw.lines[first:last],
+        )
+        begin, first = end, last
 
 
 class _Reader:
@@ -208,6 +247,7 @@ class _Reader:
                     remedy="score rows with the columns of training",
                 )
         self._bags = [c.name for c in schema.bags]
+        self._bag_columns = schema.bags
         self._numeric = [c.name for c in schema.numeric]
         self._text = [c.name for c in schema.categorical]
         target = schema.target.name
@@ -248,10 +288,8 @@ class _Reader:
                     free.put(piece.buffer)
                     line += piece.first_line
                     for raw in rows:
-                        yield RawRows(
-                            raw.batch, raw.n_records, raw.ordinals_within_batch, raw.reasons,
-                            raw.source, raw.lines[:-1] + line + 1, source.unit,
-                        )  # fmt: skip
+                        placed = replace(raw, lines=raw.lines[:-1] + line + 1, unit=source.unit)
+                        yield from _cut(placed, self._bag_columns)
                         line += int(raw.lines[-1])
 
     def _parse(self, source: Source, piece: Piece) -> list[RawRows]:

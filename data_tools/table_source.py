@@ -165,6 +165,11 @@ class TableSource:
             told = plain_type(column.type)
             if list_of_numbers(told):
                 width = self._width(column.name, told)
+                if width is None:
+                    # Names in any number: item numbers, say.
+                    self._places[column.name] = (column.name, -1)
+                    fields.append(Field(column.name, "bag", describe(column.type)))
+                    continue
                 self._widths[column.name] = width
                 for place in range(width):
                     name = f"{column.name}.{place}"
@@ -181,7 +186,8 @@ class TableSource:
                 fields.append(Field(name, "found"))
         self.fields = tuple(fields)
 
-    def _width(self, name: str, told: pa.DataType) -> int:
+    def _width(self, name: str, told: pa.DataType) -> int | None:
+        """Return the length of a column's lists, None where whole numbers have several."""
         if pa.types.is_fixed_size_list(told):
             return int(told.list_size)
         found: set[int] = set()
@@ -189,6 +195,8 @@ class TableSource:
             column = plain(batch.column(name))
             found.update(np.unique(ListColumn(column, -1).n_values).tolist())
         found.discard(-1)
+        if len(found) > 1 and pa.types.is_integer(told.value_type):
+            return None
         if len(found) > 1:
             raise SourceError(
                 f"column {name!r} holds lists of {min(found)} to {max(found)} values, "

@@ -23,7 +23,7 @@ from streamtrain.errors import CheckpointError, NoInputError
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.models import layout_of
 from streamtrain.seal import is_sealed, seal
-from streamtrain.store.schema import FIRST_CODE, Schema
+from streamtrain.store.schema import FIRST_CODE, Schema, is_possible_bag
 from streamtrain.store.vocabulary import Vocabulary
 
 MODEL_NAME, TENSORS_NAME = "model.json", "model.safetensors"
@@ -204,6 +204,8 @@ def load_model_file(folder: Path) -> ModelFile:
             _fits(v, n)
             for v, n in zip(vocabularies, header.architecture.cardinalities, strict=True)
         )
+        and header.schema.stored.bag_sizes == header.architecture.bag_sizes
+        and all(is_possible_bag(c) for c in header.schema.bags)
         and parameters_digest(parameters) == header.parameters_digest
     )
     if not fits:

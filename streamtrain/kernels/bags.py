@@ -231,7 +231,7 @@ def part_gradient(
 
 
 @kernel
-def scatter_entries(run, n_rows, places, bag, at, cardinality, ranges, codes, values):
+def scatter_entries(run, n_rows, places, bag, at, cardinality, longest, ranges, codes, values):
     """Copy the entries of one bag of a block; return how many, or -1 if they make no sense.
 
     Parameters
@@ -246,6 +246,8 @@ def scatter_entries(run, n_rows, places, bag, at, cardinality, ranges, codes, va
         Which bag of the rows; where its first entry goes.
     cardinality : int
         Codes are below it: a greater one would read foreign parameters.
+    longest : int
+        No row has more entries: what holds a batch's is planned by it.
     ranges : (n, V, 2) int32, written
     codes, values : (E,) int32, (E,) float32, written from `at`
     """
@@ -260,6 +262,8 @@ def scatter_entries(run, n_rows, places, bag, at, cardinality, ranges, codes, va
         if n_bytes % 8 != 0 or here + n_bytes > size or to + n_bytes // 8 > codes.shape[0]:
             return -1
         n = n_bytes // 8
+        if n > longest:
+            return -1
         words = run[here : here + n_bytes]
         as_codes = words.view(np.int32)
         as_values = words.view(np.float32)

@@ -36,6 +36,8 @@ from streamtrain.kernels.network_table import (
 from streamtrain.kernels.updates import catch_up_row
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+# Its inverse is far from what float32 cannot hold.
+_LEAST = np.float32(1e-30)
 _THIRD = np.float32(1.0 / 3.0)
 _QUARTER = np.float32(0.25)
 _FAR = np.float32(1e6)
@@ -172,11 +174,11 @@ def scale_rows(op, w, r0, n, act):
 
 @inline
 def mean_factor(bags, row, v):
-    """Return 1 / the sum of the magnitudes of the values of a bag, 0 of an empty one."""
+    """Return 1 / the sum of the magnitudes of the values of a bag, 0 where that is next to 0."""
     total = _ZERO
     for e in range(np.int64(bags.ranges[row, v, 0]), np.int64(bags.ranges[row, v, 1])):
         total += abs(bags.values[e])
-    return _ONE / total if total > _ZERO else _ZERO
+    return _ONE / total if total > _LEAST else _ZERO
 
 
 @inline

@@ -205,7 +205,15 @@ def batch_entries(dataset: Dataset, split: str, window_blocks: int, batch_size: 
     least = max(sum(block_rows[: min(window_blocks, len(block_rows))]), 1)
     windows = -(-batch_size // least) + 1
     most = windows * window_entries(dataset, split, window_blocks)
-    return min(batch_size * longest, most, _MAX_ENTRIES)
+    found = min(batch_size * longest, most)
+    if found > _MAX_ENTRIES:
+        raise ConfigError(
+            f"a batch of {batch_size:,} rows could hold {found:,} entries, "
+            f"at most {_MAX_ENTRIES:,} are counted",
+            where="--batch-size",
+            remedy="give fewer rows",
+        )
+    return found
 
 
 @dataclass

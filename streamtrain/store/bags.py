@@ -21,6 +21,8 @@ from streamtrain.kernels.text import hash_names, most_parts, text_codes
 from streamtrain.store.schema import Column, Entries
 from streamtrain.store.string_table import MissingTexts, TextCells
 
+_OWN = "streamtrain key"
+"""Name of keys that are hashes or indices already, on their way from a source to a model."""
 _CHUNK_BYTES = 256 << 10
 _NO_LETTERS = r"[^\pL\pN\pM_]+"
 
@@ -94,9 +96,9 @@ def keyed_array(rows: Keyed, picks: npt.NDArray[np.int64]) -> pa.Array:
         np.cumsum(counts, out=offsets[1:])
         at = np.repeat(rows.offsets[picks] - offsets[:-1], counts) + np.arange(offsets[-1])
         rows = Keyed(offsets, rows.keys[at], rows.values[at])
-    kind = pa.large_list(pa.struct([("key", pa.uint64()), ("value", pa.float32())]))
+    kind = pa.large_list(pa.struct([(_OWN, pa.uint64()), ("value", pa.float32())]))
     items = pa.StructArray.from_arrays(
-        [pa.array(rows.keys), pa.array(rows.values)], names=["key", "value"]
+        [pa.array(rows.keys), pa.array(rows.values)], names=[_OWN, "value"]
     )
     return pa.Array.from_buffers(
         kind, len(rows), [None, pa.py_buffer(rows.offsets)], children=[items]
@@ -132,12 +134,14 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     np.cumsum(counts, out=offsets[1:])
     items = array.flatten()
     values = np.ones(len(items), np.float32)
-    keys = items
+    keys, own = items, False
     there = np.ones(len(items), np.bool_)
     if pa.types.is_struct(items.type):
         keys, numbers = items.flatten()
         there &= pc.is_valid(numbers).to_numpy(zero_copy_only=False)
-        values = numbers.cast(pa.float32()).to_numpy(zero_copy_only=False)
+        # Not safe: a whole number that float32 rounds is a value all the same.
+        values = numbers.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
+        own = items.type[0].name == _OWN
         # What is not finite says nothing that a weight could be multiplied by.
         there &= np.isfinite(values)
     there &= pc.is_valid(keys).to_numpy(zero_copy_only=False)
@@ -146,8 +150,7 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
         np.cumsum(there, out=before[1:])
         offsets = before[offsets]
         keys, values = keys.filter(pa.array(there)), values[there]
-    if pa.types.is_uint64(keys.type):
-        # Already hashes or indices.
+    if own:
         return Keyed(offsets, keys.to_numpy(zero_copy_only=False), np.ascontiguousarray(values))
     if indexed:
         if not pa.types.is_integer(keys.type):

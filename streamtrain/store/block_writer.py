@@ -22,9 +22,9 @@ import numpy.typing as npt
 import xxhash
 
 from streamtrain import durable
-from streamtrain.errors import StreamtrainError
+from streamtrain.errors import ConfigError, StreamtrainError
 from streamtrain.kernels.bags import gather_entries, pack_entries
-from streamtrain.store.manifest import BagRun, Block, Shard
+from streamtrain.store.manifest import MAX_BLOCK_ENTRIES, BagRun, Block, Shard
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 
 SHARD_BYTES = 128 << 20
@@ -81,6 +81,13 @@ class EntryBuffer:
         """
         at = self.n_entries
         needed = at + int(counts.sum())
+        if needed >= MAX_BLOCK_ENTRIES:
+            raise ConfigError(
+                f"a block would hold {needed:,} entries of text or lists, "
+                f"fewer than {MAX_BLOCK_ENTRIES:,} are possible",
+                where="--block-rows",
+                remedy="give fewer rows",
+            )
         if needed > len(self._words):
             grown = np.empty((max(needed, 2 * len(self._words)), 2), np.int32)
             grown[:at] = self._words[:at]

@@ -110,6 +110,7 @@ class ParquetBlocks:
         self._n_columns = len(schema.value_names)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._bag_sizes = schema.stored.bag_sizes
+        self._longest = tuple(c.bag.longest for c in schema.bags)
 
     def check(self, block: StoredBlock) -> None:
         """Refuse what is no such run for each column."""
@@ -145,7 +146,9 @@ class ParquetBlocks:
         for run in block.runs:
             payloads.append(chunk[at + run.n_bytes - _payload(block, run) : at + run.n_bytes])
             at += run.n_bytes
-        bad = scatter_bags(block, payloads, self._bag_sizes, places, bags, entries_at)
+        bad = scatter_bags(
+            block, payloads, self._bag_sizes, self._longest, places, bags, entries_at
+        )
         if bad >= 0:
             return self._n_columns + bad
         return int(
@@ -177,6 +180,7 @@ class ZarrBlocks:
         self._at = {array.name: i for i, array in enumerate(self.arrays)}
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._bag_sizes = schema.stored.bag_sizes
+        self._longest = tuple(c.bag.longest for c in schema.bags)
         self._n_columns = len(schema.value_names)
         self._first_code = len(schema.numeric)
         self._compression: Compression | None = None
@@ -274,7 +278,9 @@ class ZarrBlocks:
             for chunk, array in zip(chunks, self.arrays, strict=True)
             if isinstance(array, BagArray)
         ]
-        bad = scatter_bags(block, payloads, self._bag_sizes, places, bags, entries_at)
+        bad = scatter_bags(
+            block, payloads, self._bag_sizes, self._longest, places, bags, entries_at
+        )
         if bad >= 0:
             return self._n_columns + bad
         if n_beyond == 0:
@@ -311,15 +317,17 @@ def scatter_bags(
     block: StoredBlock,
     payloads: Sequence[Bytes],
     sizes: Sequence[int],
+    longest: Sequence[int],
     places: Codes,
     bags: Bags,
     at: int,
 ) -> int:
     """Copy the entries of a block's bags; return a bag whose entries make no sense, or -1."""
-    for v, (run, payload, size) in enumerate(zip(block.runs, payloads, sizes, strict=True)):
+    for v, (run, payload) in enumerate(zip(block.runs, payloads, strict=True)):
         found = scatter_entries(
-            payload, block.n_rows, places, v, at, size, bags.ranges, bags.codes, bags.values
-        )
+            payload, block.n_rows, places, v, at, sizes[v], longest[v], bags.ranges, bags.codes,
+            bags.values,
+        )  # fmt: skip
         if found != run.n_entries:
             return v
         at += run.n_entries

@@ -23,10 +23,10 @@ from streamtrain.store.adopted_manifest import Adopted, check_adopted
 from streamtrain.store.schema import (
     FEATURE_TYPES,
     FIRST_CODE,
-    MAX_BAG_CODES,
     MAX_ROW_VALUES,
     ArrayFeatures,
     Schema,
+    is_possible_bag,
 )
 
 MANIFEST_NAME = "dataset.json"
@@ -360,10 +360,7 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
         "a categorical column without codes": any(
             c.cardinality < FIRST_CODE for c in schema.categorical
         ),
-        "a bag without codes": any(
-            not 0 < c.cardinality <= MAX_BAG_CODES or isinstance(c.entries, msgspec.UnsetType)
-            for c in schema.bags
-        ),
+        "a bag that cannot be": not all(is_possible_bag(c) for c in schema.bags),
         "other bags than its schema": any(
             len(block.runs) != len(schema.bags)
             for split in manifest.splits

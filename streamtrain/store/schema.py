@@ -92,6 +92,21 @@ class Entries(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 MAX_BAG_CODES = 1 << 28
 """Codes that a bag can have."""
+MAX_RUN = 8
+"""Longest run of words or of characters that is a part of a text."""
+
+
+def is_possible_bag(column: Column) -> bool:
+    """Return whether a bag is one that ingest could have made: kernels rely on it."""
+    entries = column.entries
+    if isinstance(entries, msgspec.UnsetType):
+        return False
+    runs = (entries.words, entries.characters)
+    lengths = all(run == (0, 0) or 1 <= run[0] <= run[1] <= MAX_RUN for run in runs)
+    parts = entries.words[1] + entries.characters[1] > 0
+    counted = min(entries.total, entries.longest, entries.empty) >= 0
+    size = 0 < column.cardinality <= MAX_BAG_CODES
+    return size and counted and lengths and (parts or entries.keys != "text")
 
 
 class Column(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -72,7 +72,7 @@ def compile_kernels(family: str) -> None:
     block = np.zeros(12, np.uint8)
     scatter_block(block, 1, 4, places, numeric, codes, target, nothing, nothing, limits)
     entries = no_bags(1, 1)
-    scatter_entries(block, 1, places, 0, 0, 1, *entries)
+    scatter_entries(block, 1, places, 0, 0, 1, 1, *entries)
     copy_entries(*entries, 0, 0, *entries)
     scatter_bytes(block.reshape(1, 12), target, places, block.reshape(1, 12), target)
     for kind in CODE_TYPES:

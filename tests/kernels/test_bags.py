@@ -186,7 +186,7 @@ def test_entries_go_behind_one_another_and_rows_to_their_places():
     found = kernels.no_bags(4, 2)
     codes, values = np.zeros(10, np.int32), np.zeros(10, np.float32)
     places = np.array([2, 0, 3], np.int32)
-    n = kernels.scatter_entries(as_run(ROWS), 3, places, 1, 5, 5, found.ranges, codes, values)
+    n = kernels.scatter_entries(as_run(ROWS), 3, places, 1, 5, 5, 2, found.ranges, codes, values)
     assert n == 3
     assert found.ranges[:, 1].tolist() == [[7, 7], [0, 0], [5, 7], [7, 8]]
     assert not found.ranges[:, 0].any()
@@ -195,24 +195,27 @@ def test_entries_go_behind_one_another_and_rows_to_their_places():
 
 
 @pytest.mark.parametrize(
-    ("rows", "cut", "room"),
+    ("rows", "cut", "room", "longest"),
     [
-        ([[(5, 1.0)]], 0, 10),
-        ([[(-1, 1.0)]], 0, 10),
-        (ROWS, 1, 10),
-        (ROWS, 8, 10),
-        (ROWS, 0, 7),
-        ([*ROWS, []], 0, 10),
+        ([[(5, 1.0)]], 0, 10, 9),
+        ([[(-1, 1.0)]], 0, 10, 9),
+        (ROWS, 1, 10, 9),
+        (ROWS, 8, 10, 9),
+        (ROWS, 0, 7, 9),
+        (ROWS, 0, 10, 1),
+        ([*ROWS, []], 0, 10, 9),
     ],
 )
-def test_entries_that_make_no_sense_are_refused(rows, cut, room):
+def test_entries_that_make_no_sense_are_refused(rows, cut, room, longest):
     run = as_run(rows)
     run = run[: len(run) - cut]
     found = kernels.no_bags(4, 1)
     codes, values = np.zeros(room, np.int32), np.zeros(room, np.float32)
     n = min(len(rows), 3)
     places = np.arange(n, dtype=np.int32)
-    assert kernels.scatter_entries(run, n, places, 0, 5, 5, found.ranges, codes, values) == -1
+    assert (
+        kernels.scatter_entries(run, n, places, 0, 5, 5, longest, found.ranges, codes, values) == -1
+    )
 
 
 def test_a_length_beyond_the_block_is_refused():
@@ -220,7 +223,9 @@ def test_a_length_beyond_the_block_is_refused():
     found = kernels.no_bags(1, 1)
     codes, values = np.zeros(4, np.int32), np.zeros(4, np.float32)
     places = np.zeros(1, np.int32)
-    assert kernels.scatter_entries(run, 1, places, 0, 0, 5, found.ranges, codes, values) == -1
+    assert (
+        kernels.scatter_entries(run, 1, places, 0, 0, 5, 1 << 30, found.ranges, codes, values) == -1
+    )
 
 
 def test_copied_rows_have_the_same_entries():
