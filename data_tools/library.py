@@ -33,7 +33,7 @@ def ingest(
         Arrow table or reader, a Polars or pandas frame, a DuckDB relation.
     out : path
     target : str or None
-        Column to predict.
+        Column to predict; None takes the label of libsvm and of Vowpal Wabbit.
     target_file : path or None
         A .npy with the target of a .npy source, in place of `target`.
     memory : int, str or None
@@ -52,7 +52,7 @@ def ingest(
     Raises
     ------
     ConfigError
-        If an option is unknown, or there is no target.
+        If an option is unknown.
     StreamtrainError
         As `data_tools.ingest.ingest` says; nothing is left behind then.
     """
@@ -62,9 +62,16 @@ def ingest(
             raise ConfigError(f"no option {name!r}{nearest(name, known)}", where="ingest")
     if target_file is not None:
         target = target or TARGET_COLUMN
-    if target is None:
-        raise ConfigError("no target", where="ingest", remedy="name the column to predict")
-    lists = ("numeric", "categorical", "drop", "missing", "date_parts")
+    lists = (
+        "numeric",
+        "categorical",
+        "drop",
+        "missing",
+        "date_parts",
+        "text",
+        "words",
+        "characters",
+    )
     plain: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in options.items()}
     return _ingest(
         IngestOptions(

@@ -17,6 +17,9 @@ THROUGH = {
     "score_network": "network_scores",
     "settle_tables": "network_steps",
     "split_svm_rows": "SvmSplitter",
+    "split_svm_entries": "SparseSplitter",
+    "scan_vw_rows": "VwSource",
+    "split_vw_rows": "VwSplitter",
 }
 
 
