@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from data_tools import ipc_source, json_source, npy_source, svm_source, vw_source
+from data_tools.anndata_source import CsrReader
 from data_tools.byte_stream import ByteStream, compression_of
 from data_tools.csv_source import CsvOptions, CsvSource
 from data_tools.parquet_source import ParquetReader
 from data_tools.source import Source, SourceEnd
 from data_tools.table_source import TableReader, TableSource
+from data_tools.zarr_source import is_zarr
 from streamtrain import durable
 
 _HEAD_BYTES = 64
@@ -165,12 +167,15 @@ KINDS: dict[str, Kind] = {
     "vw": Kind(_open_vw, (".vw",), unite=vw_source.unite),
     "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,)),
     "npz": Kind(tables(npy_source.NpzReader), (".npz",), (npy_source.NPZ_MAGIC,)),
+    "anndata": Kind(tables(CsrReader), (".zarr",)),
 }
 """Every kind of source: another one is a module and a row here."""
 
 
 def kind_of_file(path: Path, name: str) -> str:
     """Return the kind of a file: by its first bytes, then by its ending, else CSV."""
+    if is_zarr(path):
+        return "anndata"
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

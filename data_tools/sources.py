@@ -22,6 +22,7 @@ from data_tools.kinds import (
 from data_tools.object_source import ObjectReader
 from data_tools.source import Source, names_of
 from data_tools.table_source import TableSource
+from data_tools.zarr_source import is_zarr
 from streamtrain.errors import ConfigError, NoInputError, SourceError, UsageError
 from streamtrain.store.manifest import MANIFEST_NAME
 
@@ -52,6 +53,8 @@ def expand(names: Sequence[str], *, any_ending: bool = False) -> list[Place]:
             if any(place.name == "-" for place in found):
                 raise UsageError("standard input can be read once", where="-")
             found.append(Place(path, name))
+        elif is_zarr(path):
+            found.append(Place(path, name))
         elif path.is_dir():
             found += _walk(path, any_ending=any_ending)
         elif path.exists():
@@ -59,7 +62,7 @@ def expand(names: Sequence[str], *, any_ending: bool = False) -> list[Place]:
         else:
             matches = [Path(m) for m in sorted(glob.glob(name, recursive=True))]
             # What ** finds in directories are files already.
-            files = [m for m in matches if m.is_file()]
+            files = [m for m in matches if m.is_file() or is_zarr(m)]
             if not matches:
                 raise NoInputError("no such file", where=name)
             found += [Place(m, str(m)) for m in files]
@@ -77,6 +80,10 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     for parent, folders, files in os.walk(folder):
         # Writers keep their own files and unfinished work under such names.
         folders[:] = sorted(f for f in folders if not f.startswith((".", "_")))
+        for name in [f for f in folders if is_zarr(Path(parent) / f)]:
+            folders.remove(name)
+            path = Path(parent) / name
+            found.append(Place(path, str(path), _constants(path.parent)))
         if MANIFEST_NAME in files:
             raise SourceError(
                 "a dataset, whose shards hold codes, not a table",
@@ -183,7 +190,7 @@ def _located(place: Place, spool: Path, out: Path | None) -> Place:
         if ending.n_bytes == 0:
             raise SourceError("empty, expected rows", where="standard input")
         return Place(spool, name, ending=ending)
-    if not place.path.is_file():
+    if not place.path.is_file() and not is_zarr(place.path):
         # A pipe or device can be read once only, like standard input.
         raise NoInputError("not a regular file", where=name, remedy="pipe it in and name it -")
     if out is not None and out.resolve() in place.path.resolve().parents:

@@ -106,7 +106,7 @@ def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--kind",
         metavar="KIND",
         show_default="told by first bytes and name",
-        help="What the sources are: csv, json, parquet, ipc, libsvm, vw, npy or npz.",
+        help="What the sources are: csv, json, parquet, ipc, libsvm, vw, npy, npz or anndata.",
     )(function)
 
 
