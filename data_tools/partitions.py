@@ -266,6 +266,8 @@ def load_rows(
 
 def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int32]:
     rows = np.empty((n, row_bytes // 4), np.int32)
+    if not n:
+        return rows
     view = rows.data.cast("B")
     try:
         with path.open("rb", buffering=0) as file:
