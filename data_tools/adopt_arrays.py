@@ -23,6 +23,7 @@ from data_tools.array_files import NpySource
 from data_tools.array_judge import IntegerSpan
 from data_tools.array_plan import narrowest, stored_type
 from data_tools.array_schema import array_schema, read_targets
+from data_tools.array_set import TARGET
 from data_tools.array_source import ArraySource, open_array
 from data_tools.array_statistics import ArrayStatistics
 from data_tools.block_splits import FoundBlock, split_blocks
@@ -170,7 +171,9 @@ class ArrayAdoption:
         splits = {name: _Split() for name in SPLITS}
         digests = self._read(adopted, found, splits, counter, statistics)
         sources = self._entries(digests)
-        task = decide_task(counter, options.target, is_text=False, positive=options.positive)
+        task = decide_task(
+            counter, options.target or TARGET, is_text=False, positive=options.positive
+        )
         used = {name: split for name, split in splits.items() if split.first_rows}
         known: dict[Path, tuple[str, int]] = {}
         shards = {name: self._shards(split, known) for name, split in used.items()}
@@ -189,7 +192,7 @@ class ArrayAdoption:
                 statistics,
                 task,
                 counter,
-                target=options.target,
+                target=options.target or TARGET,
                 missing=options.missing,
             ),
             splits=shards,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from data_tools.array_set import TARGET
 from data_tools.array_table import WEIGHT
 from data_tools.options import IngestOptions
 from data_tools.zarr_source import is_zarr
@@ -66,7 +67,7 @@ def find_arrays(folder: Path, options: IngestOptions) -> tuple[Path, Path]:
     else:
         if root is None:
             raise SourceError("more than one Zarr group", where=str(folder), remedy="name one")
-        target = root / options.target
+        target = root / (options.target or TARGET)
         if not is_zarr(target):
             found = ", ".join(sorted(p.name for p in root.iterdir() if is_zarr(p))) or "none"
             raise ConfigError(

@@ -24,7 +24,7 @@ from data_tools.array_inputs import open_sets
 from data_tools.array_judge import RowJudge
 from data_tools.array_plan import ArrayPlan, block_rows, narrowest, plan_arrays
 from data_tools.array_schema import array_schema
-from data_tools.array_set import ArraySet
+from data_tools.array_set import TARGET, ArraySet
 from data_tools.array_statistics import ArrayStatistics
 from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions, read_sorted
@@ -206,11 +206,11 @@ class _ArrayIngest:
         ]
         if judge.is_text:
             task = decide_labels(
-                judge.counter, judge.texts, options.target, positive=options.positive
+                judge.counter, judge.texts, options.target or TARGET, positive=options.positive
             )
         else:
             task = decide_task(
-                judge.counter, options.target, is_text=False, positive=options.positive
+                judge.counter, options.target or TARGET, is_text=False, positive=options.positive
             )
         total = sum(c.written for c in self.counts)
         try:
@@ -240,7 +240,7 @@ class _ArrayIngest:
             statistics,
             task,
             judge.counter,
-            target=options.target,
+            target=options.target or TARGET,
             missing=options.missing,
             is_text=judge.is_text,
             names=self.sets[0].feature_names,

@@ -23,7 +23,7 @@ def wants_arrays(options: IngestOptions) -> bool:
         return False
     if options.target_files:
         return True
-    column = options.target.lstrip("-")
+    column = (options.target or "").lstrip("-")
     paths = [Path(s) for s in options.sources if isinstance(s, str) and Path(s).exists()]
     if not paths or len(paths) != len(options.sources) or column.isdecimal():
         return False

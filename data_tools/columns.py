@@ -9,7 +9,7 @@ from data_tools.bag_rows import BagPlan
 from data_tools.options import IngestOptions
 from data_tools.source import Field, names_of
 from streamtrain.config import nearest
-from streamtrain.errors import SchemaError
+from streamtrain.errors import SchemaError, UsageError
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ def resolve_roles(
     SchemaError
         If a column is not there, plays two roles, is of no use to a model, or
         no feature is left.
+    UsageError
+        If no target is named, and the format has none.
     """
     columns = names_of(fields)
 
@@ -98,7 +100,11 @@ def resolve_roles(
             if n not in later
         )
 
-    target = find_column(options.target, columns, positional=positional, option="--target")
+    told = next((field.name for field in fields if field.role == "target"), None)
+    named = options.target if options.target is not None else told
+    if named is None:
+        raise UsageError("no target", where="--target", remedy="name the column to predict")
+    target = find_column(named, columns, positional=positional, option="--target")
     weight, exposure = one(options.weight, "--weight"), one(options.exposure, "--exposure")
     numeric = several(options.numeric, "--numeric")
     categorical = several(options.categorical, "--categorical")
@@ -128,7 +134,8 @@ def resolve_roles(
             raise SchemaError(f"column {name!r} cannot play two roles", where="--target")
         if name in drop:
             raise SchemaError(f"column {name!r} is needed", where="--drop")
-    features = tuple(c for c in columns if c not in drop and c not in others)
+    aside = {f.name for f in fields if f.role == "aside"} - numeric - categorical - text
+    features = tuple(c for c in columns if c not in drop and c not in others and c not in aside)
     if not features:
         raise SchemaError("no feature is left beside the target", where="--target")
     for field in fields:

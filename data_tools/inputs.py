@@ -25,6 +25,8 @@ from streamtrain.store.dates import part_name
 from streamtrain.store.schema import DATE_PART_NAMES, Entries
 from streamtrain.store.string_table import MissingTexts
 
+_ROW_ENTRIES = 64.0
+"""Taken for lists whose source does not tell."""
 _MANY_ROWS = 1e9
 """Taken for a query or a stream, which do not tell: more partitions than needed cost little."""
 
@@ -90,6 +92,7 @@ class Inputs:
             kind=options.kind,
             svm_width=options.svm_width,
             arrays=dataclasses.replace(options.arrays, column=options.target),
+            sparse=True if options.sparse else None,
         )
         if options.sql is None:
             return open_sources(
@@ -143,8 +146,9 @@ class Inputs:
     def estimate_entries(self) -> float:
         """Return about how many entries of bags a row has."""
         per_byte = (self._options.words[1] > 0) / 3 + 3 * (self._options.characters[1] > 0)
-        lists = sum(bag.spec.keys != "text" for bag in self.columns.bags)
-        return self._text_bytes * per_byte + 64 * lists
+        lists = {bag.name for bag in self.columns.bags if bag.spec.keys != "text"}
+        fields = [f for f in self.sources[0].fields if f.name in lists]
+        return self._text_bytes * per_byte + sum(f.row_entries or _ROW_ENTRIES for f in fields)
 
     def demote(self, names: Sequence[str]) -> list[str]:
         """Take columns as categories after all; return their names in the source."""

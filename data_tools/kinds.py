@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_tools import ipc_source, json_source, npy_source, svm_source
+from data_tools import ipc_source, json_source, npy_source, svm_source, vw_source
+from data_tools.anndata_source import CsrReader, is_csr
 from data_tools.array_set import TARGET, ArrayNames, open_set
 from data_tools.array_table import ArrayTableReader
 from data_tools.byte_stream import ByteStream, compression_of
@@ -36,11 +37,15 @@ class SourceOptions:
     kind : str or None
         Of every file, where their names and first bytes do not tell.
     strict : bool
-        Whether a row of JSON may not have a field that the sample lacks.
-    svm_at_least : int
-        Columns of libsvm that there are in any case.
+        Whether a row may not have what no column is: a field of JSON that the
+        sample lacks, an index of libsvm beyond the last.
     svm_width : int or None
         Columns of libsvm, None for those that the files have.
+    sparse : bool or None
+        Whether the indices of libsvm are one column of entries; None decides by
+        the greatest.
+    bags : tuple of str or None
+        Columns of entries that a model reads; None takes those that files have.
     target_file, weight_file : Path or None
         Targets and weights beside an array.
     arrays : ArrayNames
@@ -51,8 +56,9 @@ class SourceOptions:
     null: str = ""
     kind: str | None = None
     strict: bool = True
-    svm_at_least: int = 0
     svm_width: int | None = None
+    sparse: bool | None = None
+    bags: tuple[str, ...] | None = None
     target_file: Path | None = None
     weight_file: Path | None = None
     arrays: ArrayNames = field(default_factory=ArrayNames)
@@ -131,15 +137,26 @@ def _open_json(place: Place, options: SourceOptions) -> Source:
 
 
 def _open_svm(place: Place, options: SourceOptions) -> Source:
-    source = svm_source.SvmSource(
+    return svm_source.SvmSource(
         place.path,
         place.name,
         width=options.svm_width,
+        sparse=options.sparse,
+        strict=options.strict,
         encoding=options.csv.encoding,
         ending=place.ending,
     )
-    source.widen(max(source.width, options.svm_at_least))
-    return source
+
+
+def _open_vw(place: Place, options: SourceOptions) -> Source:
+    told = None if options.bags is None else [vw_source.namespace_of(b) for b in options.bags]
+    return vw_source.VwSource(
+        place.path,
+        place.name,
+        namespaces=told,
+        encoding=options.csv.encoding,
+        ending=place.ending,
+    )
 
 
 def _open_arrays(place: Place, options: SourceOptions, *, raw: bool = False) -> Source:
@@ -183,10 +200,12 @@ KINDS: dict[str, Kind] = {
     ),
     "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
     "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
+    "vw": Kind(_open_vw, (".vw",), unite=vw_source.unite),
     "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,), is_array=True),
     "npz": Kind(_open_npz, (".npz",), (npy_source.NPZ_MAGIC,)),
     "hdf5": Kind(_open_arrays, (".h5", ".hdf5", ".h5ad"), (H5_MAGIC,), is_array=True),
     "zarr": Kind(_open_arrays, (".zarr",), is_array=True),
+    "anndata": Kind(tables(CsrReader), ()),
     "raw": Kind(_open_raw, (), is_array=True),
 }
 """Every kind of source: another one is a module and a row here."""
@@ -195,7 +214,7 @@ KINDS: dict[str, Kind] = {
 def kind_of_file(path: Path, name: str) -> str:
     """Return the kind of a file: by its first bytes, then by its ending, else CSV."""
     if is_zarr(path):
-        return "zarr"
+        return "anndata" if is_csr(path) else "zarr"
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)

@@ -42,7 +42,7 @@ def ingest(
         Arrow table or reader, a Polars or pandas frame, a DuckDB relation.
     out : path
     target : str or None
-        Column to predict.
+        Column to predict; None takes the label of libsvm and of Vowpal Wabbit.
     target_file, weight_file : path, list of paths or None
         Arrays with the target and the row weights of each source that is an array.
     features_path, target_path, weight_path : str or None
@@ -63,7 +63,7 @@ def ingest(
     Raises
     ------
     ConfigError
-        If an option is unknown, or there is no target.
+        If an option is unknown.
     StreamtrainError
         As `data_tools.ingest.ingest` says; nothing is left behind then.
     """
@@ -167,9 +167,11 @@ def _options(
     for name in options:
         if name not in known:
             raise ConfigError(f"no option {name!r}{nearest(name, known)}", where=where)
-    if target is None:
+    if target is None and where == "adopt":
         raise ConfigError("no target", where=where, remedy="name the column to predict")
-    lists = ("numeric", "categorical", "drop", "missing", "date_parts")
+    lists = (
+        "numeric", "categorical", "drop", "missing", "date_parts", "text", "words", "characters",
+    )  # fmt: skip
     plain: dict[str, Any] = {k: tuple(v) if k in lists else v for k, v in options.items()}
     return IngestOptions(
         target=target,

@@ -21,9 +21,10 @@ class IngestOptions:
         ``__arrow_c_stream__`` (an Arrow table, a Polars or pandas frame, a reader).
     out : Path
         The dataset to write.
-    target : str
+    target : str or None
         Column to predict. A column without a header is its position, and a
-        negative one counts from the end.
+        negative one counts from the end. None takes the one that the format has
+        (the label of libsvm and of Vowpal Wabbit).
     splits : dict of str to float
         Share of the rows drawn for valid and test; the rest is train.
     split_by : str or None
@@ -82,6 +83,9 @@ class IngestOptions:
         Which arrays of a file of several are what, and the type of raw values.
     svm_width : int or None
         Columns of libsvm, 1 to this; None finds the greatest index.
+    sparse : bool
+        Take the indices of libsvm as entries of one column, "features", though
+        they are few enough for dense columns.
     sql : str or None
         A query for DuckDB in place of sources.
     date_parts : tuple of str
@@ -90,7 +94,7 @@ class IngestOptions:
 
     sources: tuple[Any, ...]
     out: Path
-    target: str
+    target: str | None = None
     splits: dict[str, float] = field(default_factory=lambda: {"valid": 0.1, "test": 0.1})
     split_by: str | None = None
     weight: str | None = None
@@ -124,6 +128,7 @@ class IngestOptions:
     weight_file: Path | tuple[Path, ...] | None = None
     arrays: ArrayNames = field(default_factory=ArrayNames)
     svm_width: int | None = None
+    sparse: bool = False
     sql: str | None = None
     date_parts: tuple[str, ...] = DATE_PART_NAMES
 

@@ -152,7 +152,9 @@ def read_raw(
             null=missing_text(schema.missing),
             kind=kind,
             strict=False,
-            svm_at_least=_width(schema),
+            svm_width=_width(schema),
+            sparse=any(c.bag.keys == "index" for c in schema.bags),
+            bags=tuple(c.name for c in schema.bags),
             arrays=arrays.names_for(schema),
         )
         opened = open_sources(
@@ -175,7 +177,9 @@ def read_raw(
 
 def _width(schema: Schema) -> int:
     """Return the greatest index among columns of libsvm: a line leaves out what is 0."""
-    return max((int(c.name) for c in schema.columns if c.name.isdecimal()), default=0)
+    dense = [int(c.name) for c in schema.columns if c.name.isdecimal()]
+    sparse = [c.cardinality - 1 for c in schema.bags if c.bag.keys == "index"]
+    return max((*dense, *sparse), default=0)
 
 
 def dates_of(schema: Schema) -> dict[str, tuple[str, ...]]:
@@ -248,6 +252,16 @@ class _Reader:
                 )
         self._bags = [c.name for c in schema.bags]
         self._bag_columns = schema.bags
+        told = {f.name: f for f in sources[0].fields}
+        for column in schema.bags:
+            field = told[column.name]
+            if column.bag.keys != "text" and (column.bag.keys == "index") != (field.n_codes > 0):
+                wanted = "indices" if column.bag.keys == "index" else "lists of names"
+                raise SchemaError(
+                    f"column {column.name!r} is {field.told}, expected {wanted}",
+                    where=sources[0].name,
+                    remedy="score rows of the kind of training",
+                )
         self._numeric = [c.name for c in schema.numeric]
         self._text = [c.name for c in schema.categorical]
         target = schema.target.name

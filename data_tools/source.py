@@ -23,6 +23,7 @@ PIECE_BYTES = 4 << 20
 
 
 FieldKind = Literal["found", "number", "text", "time", "bag", "other"]
+FieldRole = Literal["", "target", "aside"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,19 @@ class Field:
         The type as the source calls it, for messages.
     n_codes : int
         Of a bag whose keys are indices below this; 0 where they are hashes.
+    role : {"", "target", "aside"}
+        What the format says of it: that it is the target, unless another is named;
+        that it is no feature, unless an option names it.
+    row_entries : float
+        Of a bag: how many entries a row has, about; 0 where that is not known.
     """
 
     name: str
     kind: FieldKind = "found"
     told: str = "text"
     n_codes: int = 0
+    role: FieldRole = ""
+    row_entries: float = 0.0
 
 
 class PieceBuffer:

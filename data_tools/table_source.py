@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,12 @@ class TableReader(ABC):
         Whether the columns have no names of their own but positions, "0", "1", ...
     weight : str or None
         The column of row weights, where the source says which it is.
+    aside : collection of str
+        Columns that are no features unless an option names them.
+    n_codes : mapping of str to int
+        Of each column of lists whose keys are indices below that.
+    row_entries : mapping of str to float
+        Of columns of lists, about how many entries a row has, where that is known.
     """
 
     name: str
@@ -78,6 +85,9 @@ class TableReader(ABC):
     n_rows: int | None = None
     positional: bool = False
     weight: str | None = None
+    aside: Collection[str] = ()
+    n_codes: Mapping[str, int] = MappingProxyType({})
+    row_entries: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
@@ -177,7 +187,16 @@ class TableSource:
                     fields.append(Field(name, "number", describe(told.value_type)))
             else:
                 self._places[column.name] = (column.name, -1)
-                fields.append(Field(column.name, kind_of(told), describe(column.type)))
+                fields.append(
+                    Field(
+                        column.name,
+                        kind_of(told),
+                        describe(column.type),
+                        n_codes=reader.n_codes.get(column.name, 0),
+                        role="aside" if column.name in reader.aside else "",
+                        row_entries=reader.row_entries.get(column.name, 0.0),
+                    )
+                )
             if len(fields) > MAX_COLUMNS:
                 raise SourceError(f"more than {MAX_COLUMNS:,} columns", where=self.name)
         for name, value in (constants or {}).items():

@@ -12,8 +12,9 @@ from data_tools.csv_source import CsvSplitter
 from data_tools.partitions import ordinals_of
 from data_tools.source import Piece, PieceBuffer
 from data_tools.statistics import Moments
-from data_tools.svm_source import SvmSplitter
-from streamtrain.kernels import csv_rows, packing, strings, svm_rows
+from data_tools.svm_source import SparseSplitter, SvmSplitter
+from data_tools.vw_source import VwSplitter, hash_of
+from streamtrain.kernels import csv_rows, packing, strings, svm_rows, vw_rows
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.store.bags import code_keys, code_texts, keyed_of
 from streamtrain.store.block_writer import EntryBuffer
@@ -59,8 +60,9 @@ def warm_up(file_format: str = "parquet") -> None:
     Moments(2).update(stored.view(np.float32))
     text = b"1 qid:1 1:2\n"
     buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
-    svm_rows.scan_svm_rows(buffer.data, 0, len(text), np.zeros(5, np.int64))
+    svm_rows.scan_svm_rows(buffer.data, 0, len(text), np.zeros(svm_rows.N_STATE, np.int64))
     next(SvmSplitter(["label", "1"], ["1"], max_cells=256).split(Piece(0, buffer, 0, len(text), 0)))
+    _split_entries(buffer)
     # Arrow's Parquet writer brings tens of megabytes of code and tables with it.
     table = pa.Table.from_arrays([as_arrow(counts)], names=["count"])
     sink = pa.BufferOutputStream()
@@ -68,6 +70,19 @@ def warm_up(file_format: str = "parquet") -> None:
     pq.read_metadata(pa.BufferReader(sink.getvalue()))
     if file_format == "zarr":
         group_metadata(plan_arrays(_LIKE), n_rows=1, chunk_rows=1, shard_chunks=1)
+
+
+def _split_entries(buffer: PieceBuffer) -> None:
+    text = b"1 1:2\n1 |f a:2\n"
+    buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
+    sparse = SparseSplitter(1, ["label", "features"], strict=True, max_cells=256)
+    next(sparse.split(Piece(0, buffer, 0, 6, 0)))
+    hashes, counts = np.zeros(2, np.uint64), np.zeros(2, np.int64)
+    places, state = np.zeros((2, 2), np.int64), np.zeros(vw_rows.N_STATE, np.int64)
+    name = np.uint64(hash_of("f"))
+    vw_rows.scan_vw_rows(buffer.data, 6, len(text), name, hashes, counts, places, state)
+    vw = VwSplitter(["f"], ["label", "f"], strict=True, max_cells=256)
+    next(vw.split(Piece(0, buffer, 6, len(text), 0)))
 
 
 def warm_up_bags() -> None:

@@ -89,7 +89,12 @@ def summary(report: IngestReport, out: Path) -> str:
     metavar="DATASET",
     help="Directory to write the dataset to.",
 )
-@click.option("--target", metavar="COLUMN", help="Column to predict.")
+@click.option(
+    "--target",
+    metavar="COLUMN",
+    show_default="the label of libsvm and VW",
+    help="Column to predict.",
+)
 @target_file_option
 @array_options(targets=True)
 @click.option(
@@ -173,10 +178,16 @@ def summary(report: IngestReport, out: Path) -> str:
 )
 @click.option(
     "--svm-width",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, (1 << 28) - 1),
     metavar="N",
     show_default="the greatest index",
     help="Columns of libsvm: the indices 1 to N.",
+)
+@click.option(
+    "--sparse",
+    is_flag=True,
+    show_default="where there are more than 10,000",
+    help="Take the indices of libsvm as entries of one column, not as columns.",
 )
 @kind_option
 @click.option(
@@ -251,14 +262,16 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     """Turn files of rows into a dataset; - is standard input.
 
     SOURCE is CSV or JSON lines (plain or .gz, .zst, .bz2, .lz4), Parquet, Arrow IPC
-    or Feather, libsvm, .npy, .npz, HDF5 or Zarr, or a directory of such files. Several
-    are read as one table; they must have the same columns. Rows that cannot be used
-    are kept apart with their reason.
+    or Feather, libsvm, Vowpal Wabbit's text, .npy, .npz, HDF5 or Zarr, or a directory of
+    such files. Several are read as one table; they must have the same columns. Rows that
+    cannot be used are kept apart with their reason.
 
     \b
     Example:
         streamtrain ingest clicks-*.csv.gz --out clicks --target click
         streamtrain ingest events/ --out events --target label
+        streamtrain ingest reviews.csv --out reviews --target stars --text title,body
+        streamtrain ingest train.vw --out news
         streamtrain ingest images.npy --target-file digits.npy --format zarr --out digits
     """  # fmt: skip
     options = _options(sources, out, given)
@@ -297,8 +310,6 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
             target = "target"
     if target is None and sources and all(holds_arrays(Path(s)) for s in sources):
         target = "target"
-    if target is None:
-        raise UsageError("no target", where="--target", remedy="name the column to predict")
     if given["text"] and not given["words"][1] and not given["characters"][1]:
         raise UsageError(
             "a text needs parts", where="--text", remedy="give --words or --characters"
@@ -355,6 +366,7 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
             shape=given["shape"],
         ),
         svm_width=given["svm_width"],
+        sparse=given["sparse"],
         sql=given["sql"],
         **extra,
     )

@@ -106,8 +106,8 @@ def kind_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--kind",
         metavar="KIND",
         show_default="told by first bytes and name",
-        help="What the sources are: csv, json, parquet, ipc, libsvm, npy, npz, hdf5, zarr, or raw: "
-        "values alone, with --dtype and --shape.",
+        help="What the sources are: csv, json, parquet, ipc, libsvm, vw, npy, npz, hdf5, zarr, "
+        "anndata, or raw: values alone, with --dtype and --shape.",
     )(function)
 
 

@@ -1,16 +1,23 @@
-"""Lines of libsvm (svmlight) into cells: ``label [qid:q] index:value ... [# comment]``.
+"""Lines of libsvm (svmlight) into cells or entries: ``label [qid:q] index:value ... [# comment]``.
 
 Only cuts text; numbers are parsed where those of CSV are. R = room for records,
-C = columns that are kept.
+C = columns that are kept, E = room for entries.
 
 Source: Joachims, "SVM light", its page on the format of examples.
 """
 
 from __future__ import annotations
 
-from streamtrain.kernels._jit import inline, kernel
+import numpy as np
 
-GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE = 0, 1, 2, 3, 4
+from streamtrain.kernels._jit import inline, kernel
+from streamtrain.kernels.csv_rows import is_utf8
+from streamtrain.kernels.entry_rows import E_BAG, E_ROW, E_START, E_STOP
+
+GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE, VALUE, TOO_MANY, NOT_UTF8 = range(8)
+# Of the state of a scan.
+S_WIDTH, S_QUERY, S_LINES, S_FAULT, S_FAULT_LINE, S_ROWS, S_ENTRIES = range(7)
+N_STATE = 7
 _LF, _CR, _SPACE, _TAB, _HASH, _COLON, _ZERO_DIGIT = 10, 13, 32, 9, 35, 58, 48
 _MAX_INDEX = 1 << 31
 
@@ -49,13 +56,13 @@ def scan_svm_rows(data, begin, end, state):
     data : (n,) uint8, read
     begin, end : int
         Whole lines.
-    state : (5,) int64, updated
+    state : (N_STATE,) int64, updated
         Greatest index; whether a line has a qid; lines passed; fault of the first
-        bad line (`GOOD` while there is none) and its number from 1.
+        bad line (`GOOD` while there is none) and its number from 1; rows; entries.
     """
     i = begin
     while i < end:
-        state[2] += 1
+        state[S_LINES] += 1
         first_token = True
         last = 0
         while i < end and data[i] != _LF and data[i] != _HASH:
@@ -70,20 +77,22 @@ def scan_svm_rows(data, begin, end, state):
                 i += 1
             if first_token:
                 first_token = False
+                state[S_ROWS] += 1
                 continue
             if colon < 0:
                 continue  # the row is malformed: splitting says so
             if _is_qid(data, low, colon):
-                state[1] = 1
+                state[S_QUERY] = 1
                 continue
             index = _index(data, low, colon)
             if index < 0:
                 continue
-            if index <= last and state[3] == GOOD:
-                state[3] = ZERO_INDEX if index == 0 else OUT_OF_ORDER
-                state[4] = state[2]
+            if index <= last and state[S_FAULT] == GOOD:
+                state[S_FAULT] = ZERO_INDEX if index == 0 else OUT_OF_ORDER
+                state[S_FAULT_LINE] = state[S_LINES]
             last = index
-            state[0] = max(state[0], index)
+            state[S_WIDTH] = max(state[S_WIDTH], index)
+            state[S_ENTRIES] += 1
         while i < end and data[i] != _LF:
             i += 1
         i += 1
@@ -91,7 +100,7 @@ def scan_svm_rows(data, begin, end, state):
 
 @kernel
 def split_svm_rows(
-    data, begin, end, zero, slots, starts, stops,
+    data, begin, end, zero, slots, strict, starts, stops,
     record_starts, record_stops, record_lines, status,
 ):  # fmt: skip
     """Split lines into cells until they end or the outputs are full.
@@ -105,6 +114,8 @@ def split_svm_rows(
         Where `data` holds the text 0, the cell of an index that a line leaves out.
     slots : (2 + D,) int32, read
         Column of the label, of the qid, and of the indices 1 to D; -1 for one that is not kept.
+    strict : bool
+        Whether an index above D makes a row bad.
     starts, stops : (C, R) int32, overwritten
     record_starts, record_stops : (R,) int32, overwritten
     record_lines : (R,) int32, overwritten
@@ -160,10 +171,15 @@ def split_svm_rows(
                 elif index <= last:
                     kind = ZERO_INDEX if index == 0 else OUT_OF_ORDER
                 elif index > width:
-                    kind = TOO_LARGE
+                    if strict:
+                        kind = TOO_LARGE
+                    last = index
                 else:
                     last = index
                     slot = slots[1 + index]
+            if slot >= 0 and (slot == slots[0] or slot == slots[1]):
+                if not is_utf8(data, colon + 1, i):
+                    kind = NOT_UTF8
             if slot >= 0:
                 starts[slot, n] = colon + 1
                 stops[slot, n] = i
@@ -187,3 +203,127 @@ def split_svm_rows(
                 stops[c, n] = start
         n += 1
     return n, min(i, end), line, blank
+
+
+@kernel
+def split_svm_entries(
+    data, begin, end, width, slots, keep, strict, max_entries,
+    starts, stops, records, status, entries, keys,
+):  # fmt: skip
+    """Split lines into label, qid and entries until they end or the outputs are full.
+
+    Parameters
+    ----------
+    data : (n,) uint8, read
+    begin, end : int
+        Whole lines.
+    width : int
+        D, the greatest index there is.
+    slots : (2,) int32, read
+        Which cell label and qid are; -1 for one that is not kept.
+    keep : bool
+        Whether entries are kept.
+    strict : bool
+        Whether an index above D makes a row bad; otherwise it is left out.
+    max_entries : int
+        Of a row; at most E.
+    starts, stops : (C, R) int32, overwritten
+    records : (3, R) int32, overwritten
+        Start and stop of each record, and lines from `begin` to it.
+    status : (R,) uint8, overwritten
+        One of the module's constants, never `VALUE`.
+    entries : (N_ENTRY, E) int32, overwritten
+    keys : (E,) uint64, overwritten
+        Indices.
+
+    Returns
+    -------
+    tuple of int
+        Records, where to go on, lines passed, blank lines, entries.
+    """
+    capacity = status.shape[0]
+    n = 0
+    line = 0
+    blank = 0
+    n_entries = 0
+    i = begin
+    while i < end and n < capacity:
+        start = i
+        kind = GOOD
+        n_tokens = 0
+        last = 0
+        first_entry = n_entries
+        for c in range(starts.shape[0]):
+            starts[c, n] = start
+            stops[c, n] = start
+        while i < end and data[i] != _LF and data[i] != _HASH:
+            if _is_blank(data[i]):
+                i += 1
+                continue
+            low = i
+            colon = -1
+            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
+                if data[i] == _COLON and colon < 0:
+                    colon = i
+                i += 1
+            n_tokens += 1
+            slot = -1
+            if n_tokens == 1:
+                slot = slots[0]
+                colon = low - 1
+            elif colon < 0:
+                kind = MALFORMED
+            elif _is_qid(data, low, colon):
+                slot = slots[1]
+            else:
+                index = _index(data, low, colon)
+                if index < 0:
+                    kind = MALFORMED
+                elif index <= last:
+                    kind = ZERO_INDEX if index == 0 else OUT_OF_ORDER
+                elif index > width:
+                    if strict:
+                        kind = TOO_LARGE
+                    last = index
+                else:
+                    last = index
+                    if keep and kind == GOOD:
+                        if n_entries - first_entry == max_entries:
+                            kind = TOO_MANY
+                        elif n_entries == keys.shape[0]:
+                            # The row begins the next batch.
+                            return n, start, line, blank, first_entry
+                        else:
+                            keys[n_entries] = np.uint64(index)
+                            entries[E_ROW, n_entries] = n
+                            entries[E_BAG, n_entries] = 0
+                            entries[E_START, n_entries] = colon + 1
+                            entries[E_STOP, n_entries] = i
+                            n_entries += 1
+            if slot >= 0 and (slot == slots[0] or slot == slots[1]):
+                if not is_utf8(data, colon + 1, i):
+                    kind = NOT_UTF8
+            if slot >= 0:
+                starts[slot, n] = colon + 1
+                stops[slot, n] = i
+        while i < end and data[i] != _LF:
+            i += 1
+        stop = i
+        if stop > start and data[stop - 1] == _CR:
+            stop -= 1
+        i += 1
+        line += 1
+        if n_tokens == 0:
+            blank += 1
+            continue
+        records[0, n] = start
+        records[1, n] = stop
+        records[2, n] = line - 1
+        status[n] = kind
+        if kind != GOOD:
+            n_entries = first_entry
+            for c in range(starts.shape[0]):
+                starts[c, n] = start
+                stops[c, n] = start
+        n += 1
+    return n, min(i, end), line, blank, n_entries

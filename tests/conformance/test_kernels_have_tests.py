@@ -19,6 +19,9 @@ THROUGH = {
     "split_svm_rows": "SvmSplitter",
     "text_codes": "code_texts",
     "hash_names": "keyed_of",
+    "split_svm_entries": "SparseSplitter",
+    "scan_vw_rows": "VwSource",
+    "split_vw_rows": "VwSplitter",
 }
 
 

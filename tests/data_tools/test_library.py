@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 import streamtrain as st
-from streamtrain.errors import ConfigError
+from streamtrain.errors import ConfigError, UsageError
 from streamtrain.store.manifest import read_manifest
 from tests.data_tools.tables import made_table, run, write
 
@@ -32,5 +32,6 @@ def test_ingest_takes_a_stream_once(tmp_path):
 def test_an_unknown_option_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(ConfigError, match=r"no option 'spilts' \(did you mean 'splits'\?\)"):
         st.ingest("a.csv", out=tmp_path / "d", target="y", spilts={})
-    with pytest.raises(ConfigError, match="no target"):
-        st.ingest("a.csv", out=tmp_path / "d")
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="no target"):
+        st.ingest(tmp_path / "a.csv", out=tmp_path / "d")

@@ -350,7 +350,7 @@ def test_a_budget_that_cannot_hold_the_pages_is_refused_with_what_they_need(
 
 
 def test_every_kind_in_the_table_has_a_test_here():
-    tested = {"csv", "parquet", "ipc", "json", "libsvm", "npy", "npz"}
+    tested = {"csv", "parquet", "ipc", "json", "libsvm", "npy", "npz", "vw", "anndata"}
     tested |= {"hdf5", "zarr", "raw"}  # in test_array_groups.py
     assert set(KINDS) == tested
     help_of_kind = inspect.getsource(kind_option)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_tools.source import Piece, PieceBuffer
-from data_tools.svm_source import SvmSplitter
+from data_tools.svm_source import SparseSplitter, SvmSplitter
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain.kernels import svm_rows
 
@@ -73,14 +73,42 @@ def test_lines_are_cut_as_plain_python_cuts_them(wanted, ending):
     assert n_blank == len(lines) - at
 
 
+@pytest.mark.parametrize("max_cells", [256, 1 << 16])
+def test_entries_are_those_of_plain_python(max_cells):
+    rng = random.Random(7)
+    lines = [made_line(rng) for _ in range(500)]
+    text = "\n".join(lines).encode()
+    buffer = PieceBuffer(BUFFER_BYTES)
+    buffer.data[: len(text)] = np.frombuffer(text, np.uint8)
+    splitter = SparseSplitter(WIDTH, ["qid", "features"], strict=True, max_cells=max_cells)
+    expected = [oracle(line) for line in lines if oracle(line) != {}]
+    at = 0
+    for records in splitter.split(Piece(0, buffer, 0, len(text), 0)):
+        queries, bag = records.cells
+        for r in range(records.n_records):
+            cells = expected[at]
+            written = {k: v for k, v in (cells or {}).items() if k.isdigit() and v != "0"}
+            good = cells is not None and all(v in {"0.5", "-2"} for v in written.values())
+            assert bool(records.good[r]) == good
+            first, last = bag.offsets[r : r + 2]
+            if good:
+                assert queries.text(r).decode() == cells["qid"]
+                assert bag.keys[first:last].tolist() == [int(k) for k in written]
+                assert bag.values[first:last].tolist() == [float(v) for v in written.values()]
+            else:
+                assert first == last
+            at += 1
+    assert at == len(expected)
+
+
 def test_a_scan_finds_the_width_and_the_first_line_that_is_out_of_order():
     def scan(text):
-        state = np.zeros(5, np.int64)
+        state = np.zeros(svm_rows.N_STATE, np.int64)
         data = np.frombuffer(bytearray(text), np.uint8)
         cut = text.index(b"\n") + 1
         svm_rows.scan_svm_rows(data, 0, cut, state)
         svm_rows.scan_svm_rows(data, cut, len(text), state)
-        return state.tolist()
+        return state[:5].tolist()
 
     assert scan(b"1 2:1 9:1\n0 qid:3 4:1") == [9, 1, 2, svm_rows.GOOD, 0]
     assert scan(b"1 2:1\n# 0:1\n1 3:1 3:2\n1 0:1\n") == [3, 0, 4, svm_rows.OUT_OF_ORDER, 3]

@@ -1,0 +1,253 @@
+"""Texts and lists from sources to shards, and back through prediction."""
+
+import json
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zarr
+
+from data_tools import bag_rows
+from data_tools.raw_rows import read_encoded
+from streamtrain.errors import BudgetError, SchemaError
+from streamtrain.memory import resident_bytes
+from streamtrain.store.encode import Encoder
+from tests.data_tools.reading import read_all, read_split
+from tests.data_tools.tables import WRITERS, run, write
+from tests.data_tools.test_vw import bag, entries
+
+PLAIN = {"splits": {}, "shuffle": False}
+
+
+def made_texts(n=500, seed=2):
+    rng = random.Random(seed)
+    words = [f"w{i}" for i in range(200)] + ["Zürich", "naïve", "日本", "😀"]
+    return [
+        rng.choice(["", "NA", None]) if rng.random() < 0.1
+        else " ".join(rng.choices(words, k=rng.randrange(1, 30)))
+        for _ in range(n)
+    ]  # fmt: skip
+
+
+def made_table(n=500):
+    return pa.table({"t": made_texts(n), "x": range(n), "y": [i * i % 3 % 2 for i in range(n)]})
+
+
+def test_words_and_runs_of_them_are_counted_and_divided_by_their_norm(tmp_path):
+    (tmp_path / "a.csv").write_text('t,y\n"The cat, the CAT",1\ndog,0\n,1\nNA,0\n')
+    _, manifest = run(tmp_path, str(tmp_path / "a.csv"), text=("t",), **PLAIN)
+    (column,) = manifest.schema.columns
+    assert (column.kind, column.cardinality) == ("bag", 1 << 18)
+    assert (column.bag.keys, column.bag.words, column.bag.norm) == ("text", (1, 2), "l2")
+    assert (column.bag.total, column.bag.longest, column.bag.empty) == (5, 4, 2)
+    rows = bag(tmp_path / "dataset", "t")
+    # the, cat and "the cat" twice, "cat the" once.
+    assert sorted(value for _, value in rows[0]) == pytest.approx(
+        np.array([1, 2, 2, 2]) / np.sqrt(13)
+    )
+    assert [value for _, value in rows[1]] == [1.0]
+    assert rows[2:] == [[], []]
+
+
+def test_characters_cases_and_counts_are_as_the_options_say(tmp_path):
+    (tmp_path / "a.csv").write_text("t,y\nÄb,1\näB äb,0\nxab,1\n")
+    options = {"text": ("t",), "words": (0, 0), "characters": (2, 2), "norm": "none", **PLAIN}
+    run(tmp_path, str(tmp_path / "a.csv"), **options)
+    one, two, other = bag(tmp_path / "dataset", "t")
+    assert [value for _, value in one] == [1.0, 1.0, 1.0]  # ^ä äb b$
+    assert two == [(code, 2.0) for code, _ in one]
+    assert len(set(other) & set(one)) == 1  # b$
+
+
+def test_every_kind_of_file_gives_the_same_entries(tmp_path):
+    table = made_table()
+    found = set()
+    for kind in ("csv", "parquet", "ipc stream", "jsonl", "jsonl, gzip", "parquet, large strings"):
+        name = write(kind, table, tmp_path, stem=kind.replace(" ", "-"))
+        report, manifest = run(tmp_path, name, out=kind, text=("t",))
+        assert (report.rows_read, report.rows_written, report.bags) == (500, 500, 1)
+        found.add(manifest.fingerprint)
+    assert len(found) == 1
+    assert len(WRITERS) > len(found)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("file_format", ["parquet", "zarr"])
+def test_neither_threads_memory_nor_partitions_change_a_byte(
+    tmp_path, monkeypatch, shuffle, file_format
+):
+    name = write("csv", made_table(), tmp_path)
+    options = {"text": ("t",), "shuffle": shuffle, "format": file_format}
+    _, one = run(tmp_path, name, out="one", threads=1, **options)
+    found = set()
+    budget = resident_bytes() + (130 << 20)
+    for k, given in enumerate(({"threads": 3}, {"memory": budget}, {"threads": 2}, {})):
+        if k == 2:
+            # One row at a time, and more partitions than rows would need.
+            monkeypatch.setattr(bag_rows, "WORK_BYTES", 1)
+            monkeypatch.setattr("data_tools.text_source.PIECE_BYTES", 4096)
+            monkeypatch.setattr("data_tools.inputs._MANY_ROWS", 1e12)
+            monkeypatch.setattr(
+                "data_tools.inputs.Inputs.estimate_rows", lambda _: 1e9, raising=True
+            )
+        found.add(run(tmp_path, name, out=f"d{k}", **options, **given)[1].fingerprint)
+    assert found == {one.fingerprint}
+
+
+def test_rows_in_order_keep_their_entries_and_shuffled_ones_the_same(tmp_path):
+    table = made_table()
+    name = write("parquet", table, tmp_path)
+    run(tmp_path, name, out="ordered", text=("t",), **PLAIN)
+    run(tmp_path, name, out="shuffled", text=("t",))
+    ordered = dict(enumerate(bag(tmp_path / "ordered", "t")))
+    rows = read_all(tmp_path / "shuffled")
+    for i, cell in zip(rows["x"].to_pylist(), rows["t"].to_pylist(), strict=True):
+        assert entries(cell) == ordered[int(i)]
+    assert len(rows) == 500
+
+
+def test_prediction_gives_texts_the_codes_of_ingest(tmp_path):
+    table = made_table()
+    options = {"text": ("t",), "characters": (3, 4), "hash_bits": 12, **PLAIN}
+    _, manifest = run(tmp_path, write("csv", table, tmp_path), **options)
+    expected = [pair for row in bag(tmp_path / "dataset", "t") for pair in row]
+    encoder = Encoder(manifest.schema, {})
+    for kind in ("csv", "jsonl", "parquet"):
+        name = write(kind, table.drop(["y"]), tmp_path, stem=f"new-{kind}")
+        found = list(read_encoded([name], encoder, threads=2))
+        pairs = [
+            pair
+            for piece in found
+            for pair in zip(
+                piece.rows.bags.codes.tolist(), piece.rows.bags.values.tolist(), strict=True
+            )
+        ]
+        assert pairs == expected
+    assert encoder.encode(table.to_batches()[0]).bags.codes.tolist() == [c for c, _ in expected]
+
+
+def test_codes_collide_where_there_are_few_and_are_within_their_number(tmp_path):
+    name = write("csv", made_table(), tmp_path)
+    for bits in (1, 3, 28):
+        _, manifest = run(
+            tmp_path, name, out=f"b{bits}", text=("t",), hash_bits=bits, norm="none", **PLAIN
+        )
+        assert manifest.schema.columns[0].cardinality == 1 << bits
+        rows = bag(tmp_path / f"b{bits}", "t")
+        assert all(0 <= code < 1 << bits for row in rows for code, _ in row)
+        # Each code once a row; what collides is added up.
+        assert all(len({code for code, _ in row}) == len(row) for row in rows)
+        totals = [sum(value for _, value in row) for row in rows]
+        if bits == 1:
+            expected = totals
+        assert totals == expected
+
+
+def test_a_text_as_long_as_a_record_may_be_is_one_row(tmp_path):
+    long = "word " * 300_000
+    table = pa.table({"t": ["a", long, "b", long + "é"], "y": [0, 1, 1, 0]})
+    run(tmp_path, write("parquet", table, tmp_path), text=("t",), norm="none", **PLAIN)
+    rows = bag(tmp_path / "dataset", "t")
+    assert sorted(value for _, value in rows[1]) == [299_999, 300_000]
+    assert len(rows[3]) == 4
+
+
+def test_texts_and_lists_stand_beside_numbers_and_categories(tmp_path):
+    prices = pa.map_(pa.string(), pa.float32())
+    table = pa.table({
+        "tags": [["a", "b"], None, [], ["b"]] * 10,
+        "t": ["one two", "three", None, ""] * 10,
+        "c": ["u", "v"] * 20,
+        "x": [1.5, None, 2.5, 0.5] * 10,
+        "prices": pa.array([[("p", 2.0)], [], None, [("q", None)]] * 10, prices),
+        "y": [0, 1] * 20,
+    })  # fmt: skip
+    report, manifest = run(tmp_path, write("parquet", table, tmp_path), text=("t",), **PLAIN)
+    assert (report.numeric, report.categorical, report.bags) == (1, 1, 3)
+    assert [(c.name, c.kind) for c in manifest.schema.columns] == [
+        ("tags", "bag"), ("t", "bag"), ("c", "categorical"), ("x", "numeric"), ("prices", "bag"),
+    ]  # fmt: skip
+    assert [len(row) for row in bag(tmp_path / "dataset", "tags")] == [2, 0, 0, 1] * 10
+    assert [[v for _, v in row] for row in bag(tmp_path / "dataset", "prices")] == [
+        [2.0], [], [], [],
+    ] * 10  # fmt: skip
+    assert manifest.schema.columns[0].bag.empty == 20
+
+
+def test_rejected_rows_take_no_entries_and_the_counts_add_up(tmp_path):
+    lines = ["t,x,y"] + [f"word{i} common,{'bad' if i % 7 == 0 else i},{i % 2}" for i in range(70)]
+    lines.insert(30, "")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\nshort\n")
+    report, manifest = run(
+        tmp_path, str(tmp_path / "a.csv"), text=("t",), words=(1, 1), numeric=("x",), **PLAIN
+    )
+    assert (report.rows_read, report.rows_written, report.rows_rejected) == (71, 60, 11)
+    assert report.rows_blank == 1
+    assert sum(len(row) for row in bag(tmp_path / "dataset", "t")) == 120
+    assert manifest.schema.columns[0].bag.total == 120
+
+
+def test_the_statistics_of_entries_are_those_of_the_train_split(tmp_path):
+    _, manifest = run(tmp_path, write("csv", made_table(), tmp_path), text=("t",))
+
+    def counts(split):
+        cells = read_split(tmp_path / "dataset", split)["t"].to_pylist()
+        return [len(entries(cell)) for cell in cells]
+
+    spread = manifest.schema.columns[0].bag
+    train = counts("train")
+    assert (spread.total, spread.empty) == (sum(train), train.count(0))
+    assert spread.longest == max(max(counts(s)) for s in ("train", "valid", "test"))
+
+
+def test_zarr_python_reads_what_pyarrow_reads_of_parquet(tmp_path):
+    table = made_table()
+    name = write("csv", table, tmp_path)
+    options = {"text": ("t",), "block_rows": 64, "splits": {}}
+    run(tmp_path, name, out="p", **options)
+    for compression in (None, "zstd"):
+        out = f"z-{compression}"
+        run(tmp_path, name, out=out, format="zarr", compression=compression, **options)
+        group = zarr.open_group(tmp_path / out / "train.zarr", mode="r")
+        cells = group["bag_0"][:]
+        assert group["bag_0"].attrs["columns"] == ["t"]
+        assert [bytes(cell) for cell in cells] == read_all(tmp_path / "p")["t"].to_pylist()
+    (shard,) = (tmp_path / "p/train").glob("*.parquet")
+    assert pq.read_schema(shard).field("t").type in {pa.large_binary(), pa.binary()}
+
+
+def test_a_text_that_plays_another_role_is_refused(tmp_path):
+    name = write("csv", made_table(), tmp_path)
+    for options, says in (
+        ({"text": ("t",), "categorical": ("t",)}, "categorical and text"),
+        ({"text": ("t",), "target": "t"}, "cannot be a list or text too"),
+        ({"text": ("tt",)}, "no column 'tt'"),
+    ):
+        with pytest.raises(SchemaError, match=says):
+            run(tmp_path, name, **options)
+    path = tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"l": [["a"]] * 4, "y": [0, 1] * 2}), path)
+    with pytest.raises(SchemaError, match="cannot be a list or text too"):
+        run(tmp_path, str(path), target="l")
+    with pytest.raises(SchemaError, match="a list and of another kind"):
+        run(tmp_path, str(path), categorical=("l",))
+    with pytest.raises(SchemaError, match="a column of lists is no text"):
+        run(tmp_path, str(path), split_by="l")
+
+
+def test_a_budget_that_cannot_hold_the_work_is_refused(tmp_path):
+    name = write("csv", made_table(), tmp_path)
+    with pytest.raises(BudgetError, match="ingest needs"):
+        run(tmp_path, name, text=("t",), memory=resident_bytes() + (60 << 20))
+
+
+def test_the_same_text_in_json_with_escapes_has_the_same_codes(tmp_path):
+    texts = ["Zürich am See", 'a "quoted" word', "tab\tand\nline", "😀 smile"]
+    rows = [{"t": t, "y": i % 2} for i, t in enumerate(texts)]
+    for name, ascii_only in (("plain", False), ("escaped", True)):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(r, ensure_ascii=ascii_only) + "\n" for r in rows))
+        run(tmp_path, str(path), out=name, text=("t",), **PLAIN)
+    assert bag(tmp_path / "plain", "t") == bag(tmp_path / "escaped", "t")
