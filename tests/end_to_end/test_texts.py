@@ -50,7 +50,8 @@ MODELS = {
     "linear": (),
     "fm": ("--embedding-dim", "4"),
     "wide-deep": ("--hidden", "8", "--embedding-dim", "4"),
-    "deepfm": ("--hidden", "8", "--embedding-dim", "4", "--pooling", "mean"),
+    "deepfm": ("--hidden", "8", "--embedding-dim", "4"),
+    "mlp": ("--hidden", "8", "--embedding-dim", "4", "--pooling", "sum"),
 }
 
 
@@ -171,6 +172,13 @@ def test_lists_in_parquet_are_trained_on_and_predicted(tmp_path):
         done("evaluate", tmp_path / "run", tmp_path / "a.parquet", "--json").stdout
     )
     assert metrics["auc"] > 0.9
+
+
+@pytest.mark.parametrize("model", ["linear", "fm", "deepfm"])
+def test_a_pooling_that_would_change_nothing_is_refused(reviews, tmp_path, model):
+    options = ("--model", model, "--pooling", "mean", "--out", tmp_path / "run")
+    line = refused(run("train", reviews / "ds", *options), 78)
+    assert f"--pooling: has no effect on the {model} model" in line
 
 
 def test_a_table_without_a_target_of_its_own_is_a_mistake_in_usage(tmp_path, reviews):
