@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,7 +18,9 @@ import pyarrow as pa
 import pyarrow.json
 
 from data_tools.source import Piece, Records, Rejection
+from streamtrain.kernels.text import hash_names
 from streamtrain.store.arrow_cells import ListColumn, ListPlace, cells_of
+from streamtrain.store.bags import Keyed
 from streamtrain.store.cells import Cells
 from streamtrain.store.string_table import TextCells
 
@@ -36,7 +39,11 @@ _TYPES = {
     "text": pa.string(),
     "bool": pa.bool_(),
     "null": pa.null(),
+    "list": pa.list_(pa.float64()),
+    "names": pa.list_(pa.string()),
 }
+_BAGS = {"names", "weights"}
+Pairs = list[tuple[bytes, float]]
 
 
 class RowError(Exception):
@@ -49,7 +56,8 @@ class Key:
 
     Parameters
     ----------
-    kind : {"int", "float", "text", "bool", "null", "list", "mixed"}
+    kind : {"int", "float", "text", "bool", "null", "list", "names", "weights", "mixed"}
+        "names" are lists of text of any length, "weights" objects of numbers.
     width : int
         Values of a list.
     """
@@ -111,7 +119,7 @@ class JsonSplitter:
         self._null = null
         self._strict = strict
         self._max_records = max(max_cells // max(len(wanted), 8), 1)
-        self._n_lists = sum(key.kind == "list" for key in keys.values())
+        self._n_lists = sum(key.kind in {"list", *_BAGS} for key in keys.values())
         # Keys that nobody wants are inferred, not left out: only so an unknown one shows.
         self._options = pa.json.ParseOptions(
             explicit_schema=self._schema(),
@@ -122,10 +130,9 @@ class JsonSplitter:
     def _schema(self) -> pa.Schema | None:
         fields = []
         for name, key in self._used.items():
-            if key.kind == "mixed":
-                return None
-            told = pa.list_(pa.float64()) if key.kind == "list" else _TYPES[key.kind]
-            fields.append((name, told))
+            if key.kind not in _TYPES:
+                return None  # Arrow would make a column of every name
+            fields.append((name, _TYPES[key.kind]))
         return pa.schema(fields)
 
     def split(self, piece: Piece) -> Iterator[Records]:
@@ -141,7 +148,7 @@ class JsonSplitter:
         records = self._by_arrow(lines, is_last=is_last)
         if records is not None:
             yield records
-        elif len(lines) <= _FEW_LINES:
+        elif len(lines) <= _FEW_LINES or self._options.explicit_schema is None:
             yield self._by_line(lines, is_last=is_last)
         else:
             middle = len(lines) // 2
@@ -192,10 +199,11 @@ class JsonSplitter:
         return self._n_lists > 0 and all(x.count(b"[") + x.count(b"{") <= most for x in lines)
 
     def _by_line(self, lines: list[bytes], *, is_last: bool) -> Records:
-        cells: list[list[bytes]] = [[] for _ in self._wanted]
+        cells: list[list[Any]] = [[] for _ in self._wanted]
         places: list[int] = []
         rejections: list[Rejection] = []
-        empty = [b""] * len(self._wanted)
+        bags = [self._keys[name].kind in _BAGS for name, _ in self._wanted]
+        empty: list[bytes | Pairs] = [[] if is_bag else b"" for is_bag in bags]
         for at, line in enumerate(lines):
             if not line.strip():
                 continue
@@ -207,20 +215,26 @@ class JsonSplitter:
             places.append(at)
             for column, cell in zip(cells, row, strict=True):
                 column.append(cell)
-        joined: list[Cells] = [_joined(column) for column in cells]
+        joined: list[Cells] = [
+            _keyed(column) if is_bag else _joined(column)
+            for column, is_bag in zip(cells, bags, strict=True)
+        ]
         return _records(joined, places, rejections, lines, is_last=is_last)
 
-    def _row(self, line: bytes) -> list[bytes]:
+    def _row(self, line: bytes) -> list[bytes | Pairs]:
         found = decode_line(line)
         if self._strict and not found.keys() <= self._keys.keys():
             new = next(key for key in found if key not in self._keys)
             raise RowError(f"a field that no row of the sample has: {new!r}")
-        row: list[bytes] = []
+        row: list[bytes | Pairs] = []
         lists: dict[str, list[bytes]] = {}
         for name, place in self._wanted:
             if place >= 0 and name not in lists:
                 lists[name] = self._list(name, found)
             raw = found.get(name)
+            if self._keys[name].kind in _BAGS:
+                row.append(self._pairs(raw, name))
+                continue
             if place >= 0:
                 cell = lists[name][place]
             else:
@@ -242,6 +256,25 @@ class JsonSplitter:
         if len(values) != width:
             raise RowError(f"{name}: {len(values)} values, expected {width}")
         return [self._cell(bytes(value), name) for value in values]
+
+    def _pairs(self, raw: msgspec.Raw | None, name: str) -> Pairs:
+        """Return the names of a list or an object with their numbers; null is left out."""
+        if raw is None or bytes(raw) == b"null":
+            return []
+        weighted = bytes(raw)[:1] == b"{"
+        try:
+            if weighted:
+                told = {k.encode(): bytes(v) for k, v in OBJECT.decode(raw).items()}
+                pairs = [(k, float(v)) for k, v in told.items() if v != b"null"]
+            else:
+                items = [bytes(v) for v in LIST.decode(raw)]
+                pairs = [(self._cell(v, name), 1.0) for v in items if v != b"null"]
+        except (*_BAD_JSON, ValueError) as error:
+            what = "a value that is no number" if weighted else "no list of names"
+            raise RowError(f"{name}: {what}") from error
+        if any(b"\0" in key for key, _ in pairs):
+            raise RowError("NUL byte")
+        return pairs
 
     def _cell(self, raw: bytes, name: str) -> bytes:
         """Return a value as the cell that Arrow would make of it, or CSV would have."""
@@ -302,6 +335,21 @@ def _one_array(column: pa.ChunkedArray) -> pa.Array:
 
 def _texts(lines: list[bytes], places: list[int]) -> Callable[[int], bytes]:
     return lambda i: lines[places[i]].rstrip(b"\r")
+
+
+def _keyed(rows: list[Pairs]) -> Keyed:
+    """Return the names and numbers of rows; what float32 cannot hold is left out, as of lists."""
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    names = _joined([name for row in rows for name, _ in row])
+    with np.errstate(over="ignore"):
+        values = np.array([value for row in rows for _, value in row]).astype(np.float32)
+    keys = np.empty(len(values), np.uint64)
+    hash_names(names.data, names.starts.astype(np.int64), names.stops.astype(np.int64), keys)
+    there = np.isfinite(values)
+    before = np.zeros(len(there) + 1, np.int64)
+    np.cumsum(there, out=before[1:])
+    return Keyed(before[offsets], keys[there], values[there])
 
 
 def _joined(cells: list[bytes]) -> TextCells:

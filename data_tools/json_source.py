@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.infer import MAX_BAD_SHARE
-from data_tools.json_rows import LIST, JsonSplitter, Key, RowError, decode_line
+from data_tools.json_rows import LIST, OBJECT, JsonSplitter, Key, RowError, decode_line
 from data_tools.source import PIECE_BYTES, Field, SourceEnd
 from data_tools.table_source import MAX_COLUMNS
 from data_tools.text_source import TextSource
@@ -19,6 +19,8 @@ from streamtrain.errors import SourceError
 
 _PLACES = 64
 _NUMBERS = {"int", "float"}
+_NUMBER_STARTS = frozenset(bytes([b]) for b in b"-0123456789n")
+"""First bytes of numbers and null."""
 
 
 @dataclass
@@ -45,6 +47,8 @@ class JsonSource(TextSource):
         How a cell that is null or left out is spelt: a text that reads as missing.
     strict : bool
         Reject a row with a key that no row of the sample has, rather than lose its value.
+    bags : collection of str
+        Keys of lists and objects of any length, whatever the sample has of them.
 
     Raises
     ------
@@ -61,11 +65,13 @@ class JsonSource(TextSource):
         *,
         null: bytes = b"",
         strict: bool = True,
+        bags: Collection[str] = (),
         encoding: str = "utf-8",
         ending: SourceEnd | None = None,
     ) -> None:
         self._null = null
         self._strict = strict
+        self._bags = bags
         super().__init__(path, name, encoding=encoding, ending=ending)
 
     def _read_head(self, head: npt.NDArray[np.uint8], begin: int, n: int) -> tuple[Field, ...]:  # noqa: ARG002 (a sample says more)
@@ -97,7 +103,12 @@ class JsonSource(TextSource):
         fields: list[Field] = []
         for name, found in seen.items():
             kinds = found.common()
-            if kinds == {"list"}:
+            told = _bag_kind(kinds, wanted=name in self._bags)
+            if told:
+                self._keys[name] = Key(told)
+                fields.append(Field(name, "bag", "lists of names"))
+                continue
+            if kinds <= {"list", "empty"} and kinds:
                 if len(found.widths) > 1:
                     raise SourceError(
                         f"field {name!r} holds lists of {min(found.widths)} to "
@@ -109,7 +120,7 @@ class JsonSource(TextSource):
                 self._keys[name] = Key("list", width)
                 fields += [Field(f"{name}.{i}", "number", "a number") for i in range(width)]
                 continue
-            if kinds & {"list", "object"}:
+            if kinds & {"list", "object", "names", "weights", "empty"}:
                 self._keys[name] = Key("mixed")
                 fields.append(Field(name, "other", "lists or objects"))
             elif kinds and kinds <= _NUMBERS:
@@ -150,6 +161,16 @@ def unite(sources: Sequence[JsonSource]) -> None:
         source.adopt(whole)
 
 
+def _bag_kind(kinds: set[str], *, wanted: bool) -> str:
+    """Return the kind of a key whose values are of any length, "" of another."""
+    if kinds == {"weights"}:
+        return "weights"
+    if "names" in kinds and kinds <= {"names", "empty"}:
+        return "names"
+    # What a model was trained on as lists may be nothing, or numbers alone, in other files.
+    return "names" if wanted and kinds <= {"names", "empty", "list"} else ""
+
+
 def _look(seen: _Seen, raw: bytes) -> None:
     first = raw[:1]
     if first == b'"':
@@ -159,11 +180,16 @@ def _look(seen: _Seen, raw: bytes) -> None:
     elif first == b"n":
         seen.kinds["null"] += 1
     elif first == b"{":
-        seen.kinds["object"] += 1
+        numbers = all(bytes(v)[:1] in _NUMBER_STARTS for v in OBJECT.decode(raw).values())
+        seen.kinds["weights" if numbers else "object"] += 1
     elif first == b"[":
         values = LIST.decode(raw)
-        numbers = all(bytes(v)[:1] in b"-0123456789n" for v in values)
-        seen.kinds["list" if numbers else "object"] += 1
-        seen.widths.add(len(values))
+        firsts = {bytes(v)[:1] for v in values}
+        if firsts <= _NUMBER_STARTS:
+            seen.kinds["list" if values else "empty"] += 1
+            seen.widths.add(len(values))
+        else:
+            named = firsts <= _NUMBER_STARTS | {b'"'}
+            seen.kinds["names" if named else "object"] += 1
     else:
         seen.kinds["float" if set(raw) & set(b".eE") else "int"] += 1

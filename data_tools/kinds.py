@@ -131,6 +131,7 @@ def _open_json(place: Place, options: SourceOptions) -> Source:
         place.name,
         null=options.null.encode(),
         strict=options.strict,
+        bags=options.bags or (),
         encoding=options.csv.encoding,
         ending=place.ending,
     )

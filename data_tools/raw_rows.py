@@ -154,7 +154,7 @@ def read_raw(
             strict=False,
             svm_width=_width(schema),
             sparse=any(c.bag.keys == "index" for c in schema.bags),
-            bags=tuple(c.name for c in schema.bags),
+            bags=tuple(c.name for c in schema.bags if c.bag.keys != "text"),
             arrays=arrays.names_for(schema),
         )
         opened = open_sources(

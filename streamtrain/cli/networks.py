@@ -79,8 +79,9 @@ _OPTIONS = (
     click.option(
         "--pooling",
         metavar="NAME",
-        show_default="mean, of fm and deepfm sum",
-        help="How the embeddings of a text or list become one: sum or mean.",
+        show_default="mean",
+        help="How the embeddings of a text or list become one: sum or mean. Not of fm and deepfm, "
+        "where it is the sum.",
     ),
     click.option(
         "--cross",

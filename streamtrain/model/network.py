@@ -151,7 +151,8 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bins : int
         Of ple, at most 64.
     pooling : {"sum", "mean"} or None
-        Of bags; None takes "sum" where vectors act in pairs, "mean" elsewhere.
+        Of bags; None takes "sum" where vectors act in pairs, "mean" elsewhere. Pairs
+        of the entries of a bag are of their sum, so fm and deepfm have no choice.
     layers : tuple of Layer
         Of the network "custom".
     """
@@ -210,13 +211,14 @@ class NetworkOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _INPUTS = frozenset({"embedding_dim", "numeric_encoding", "bins", "pooling"})
+_PAIRED = frozenset({"pooling"})
 _HIDDEN = _INPUTS | {"hidden", "activation", "dropout", "layer_norm", "residual"}
 _LOOKED_AT: dict[str, frozenset[str]] = {
     "linear": frozenset(),
-    "fm": _INPUTS,
+    "fm": _INPUTS - _PAIRED,
     "mlp": _HIDDEN,
     "wide-deep": _HIDDEN,
-    "deepfm": _HIDDEN,
+    "deepfm": _HIDDEN - _PAIRED,
     "dcn": _HIDDEN | {"cross_layers"},
     "custom": _INPUTS | {"layers"},
 }

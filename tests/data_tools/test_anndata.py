@@ -186,11 +186,11 @@ def test_a_matrix_that_does_not_hold_together_is_refused(tmp_path, parts, says):
 def test_dense_arrays_codes_of_no_category_and_short_columns_are_refused(tmp_path):
     zarr.create_array(tmp_path / "one.zarr", data=np.zeros((3, 3)), **KEEP)
     with pytest.raises(SourceError, match="is one array, expected AnnData"):
-        run(tmp_path, str(tmp_path / "one.zarr"))
+        run(tmp_path, str(tmp_path / "one.zarr"), kind="anndata")
     group = zarr.create_group(tmp_path / "dense.zarr")
     group.create_array("X", data=np.zeros((3, 3)), **KEEP)
     with pytest.raises(SourceError, match="X is no CSR matrix"):
-        run(tmp_path, str(tmp_path / "dense.zarr"))
+        run(tmp_path, str(tmp_path / "dense.zarr"), kind="anndata")
     name = write(tmp_path / "a.zarr", ROWS)
     zarr.open_group(name)["obs/cell_type/codes"][3] = 9
     with pytest.raises(SourceError, match="a code that is no category"):

@@ -251,3 +251,78 @@ def test_the_same_text_in_json_with_escapes_has_the_same_codes(tmp_path):
         path.write_text("".join(json.dumps(r, ensure_ascii=ascii_only) + "\n" for r in rows))
         run(tmp_path, str(path), out=name, text=("t",), **PLAIN)
     assert bag(tmp_path / "plain", "t") == bag(tmp_path / "escaped", "t")
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def test_lists_of_names_in_json_are_those_of_parquet(tmp_path):
+    tags = [["a", "é"], [], None, ["b", None, "a", "a"], ['quo"te', "tab\t"]] * 20
+    table = pa.table({"tags": tags, "x": range(100), "y": [0, 1] * 50})
+    _, one = run(tmp_path, write("parquet", table, tmp_path), out="parquet")
+    for kind in ("jsonl", "jsonl, gzip"):
+        _, other = run(tmp_path, write(kind, table, tmp_path), out=kind)
+        assert other.fingerprint == one.fingerprint
+    # A line that Arrow does not take makes its neighbours be read one by one.
+    text = (tmp_path / "table.jsonl").read_text()
+    (tmp_path / "b.jsonl").write_text(text + '{"tags": ["a", 5], "x": 7, "y": 1}\n')
+    run(tmp_path, str(tmp_path / "b.jsonl"), out="mixed", **PLAIN)
+    run(tmp_path, str(tmp_path / "table.jsonl"), out="all", **PLAIN)
+    rows = bag(tmp_path / "mixed", "tags")
+    assert rows[:100] == bag(tmp_path / "all", "tags")
+    assert len(rows[100]) == 2
+
+
+def test_objects_of_numbers_in_json_are_maps(tmp_path):
+    prices = [{"p": 2.0, "q": -1.5}, {}, None, {"r": None, "é": 1e-3}] * 15
+    kind = pa.map_(pa.string(), pa.float64())
+    pairs = [None if row is None else list(row.items()) for row in prices]
+    table = pa.table({"prices": pa.array(pairs, kind), "y": [0, 1] * 30})
+    _, one = run(tmp_path, write("parquet", table, tmp_path), out="parquet")
+    rows = [{"prices": row, "y": i % 2} for i, row in enumerate(prices)]
+    del rows[2]["prices"]
+    (tmp_path / "a.jsonl").write_text(as_lines(rows))
+    _, other = run(tmp_path, str(tmp_path / "a.jsonl"), out="json")
+    assert other.fingerprint == one.fingerprint
+
+
+def test_values_of_json_that_are_no_entries_reject_their_rows(tmp_path, monkeypatch):
+    good = [{"l": ["a"], "m": {"a": 1}, "y": i % 2} for i in range(200)]
+    bad = [
+        {"l": "a", "m": {}, "y": 0}, {"l": [["a"]], "m": {}, "y": 0},
+        {"l": [], "m": {"a": {}}, "y": 1},
+        {"l": [], "m": {"a": "x"}, "y": 0}, {"l": [], "m": {"a": True}, "y": 1},
+    ]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text(
+        as_lines(good + bad) + '{"l": [], "m": {"a": 1e400, "b": 2}, "y": 1}\n'
+    )
+    monkeypatch.setattr("data_tools.text_source.PIECE_BYTES", 4000)
+    monkeypatch.setattr("data_tools.text_source._SAMPLE_BYTES", 1000)
+    monkeypatch.setattr("data_tools.json_source._PLACES", 1)
+    report, _ = run(tmp_path, str(tmp_path / "a.jsonl"), **PLAIN)
+    assert report.reasons == {
+        "l: no list of names": 1,
+        "l: a list, expected a value": 1,
+        "m: a value that is no number": 3,
+    }
+    assert report.rows_written == 201
+    # A number that float32 cannot hold is left out, as of lists.
+    assert [v for _, v in bag(tmp_path / "dataset", "m")[-1]] == [2.0]
+
+
+def test_lists_that_are_empty_or_numbers_in_new_json_are_still_lists(tmp_path):
+    (tmp_path / "a.jsonl").write_text(as_lines([{"l": ["a", "7"], "y": 0}, {"l": [], "y": 1}] * 5))
+    _, manifest = run(tmp_path, str(tmp_path / "a.jsonl"), **PLAIN)
+    expected = bag(tmp_path / "dataset", "l")[0]
+    encoder = Encoder(manifest.schema, {})
+    for rows, n in (([{"l": []}, {"l": None}], 0), ([{"l": [7]}, {"l": []}], 1)):
+        (tmp_path / "b.jsonl").write_text(as_lines(rows))
+        (piece,) = read_encoded([str(tmp_path / "b.jsonl")], encoder)
+        assert piece.rows.bags.codes.tolist() == [expected[1][0]] * n
+
+
+def test_lists_of_names_and_of_numbers_are_no_column(tmp_path):
+    (tmp_path / "a.jsonl").write_text(as_lines([{"l": ["a"], "y": 0}, {"l": [1], "y": 1}] * 5))
+    with pytest.raises(SchemaError, match="column 'l': is lists or objects"):
+        run(tmp_path, str(tmp_path / "a.jsonl"))

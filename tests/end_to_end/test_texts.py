@@ -1,0 +1,186 @@
+"""Texts, lists and sparse rows from the command line: ingest, train, resume, evaluate, predict."""
+
+import csv
+import json
+import random
+import signal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from streamtrain import load_model
+from tests.end_to_end.command import last_event, refused, run, start
+
+N = 900
+GOOD, BAD = [f"fine{i}" for i in range(40)], [f"poor{i}" for i in range(40)]
+
+
+def done(*words):
+    found = run(*words)
+    assert found.returncode == 0, found.stderr
+    return found
+
+
+def made_rows(seed=1):
+    rng = random.Random(seed)
+    rows = []
+    for _ in range(N):
+        y = rng.random() < 0.5
+        words = rng.choices(GOOD if y else BAD, k=3) + rng.choices(GOOD + BAD, k=4)
+        rng.shuffle(words)
+        rows.append((" ".join(words) if rng.random() < 0.95 else "", rng.gauss(0, 1), int(y)))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def reviews(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reviews")
+    with (folder / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "x", "y"), *made_rows()])
+    told = done(
+        "ingest", folder / "a.csv", "--out", folder / "ds", "--target", "y", "--text", "text"
+    )
+    assert "1 of text or lists" in told.stdout
+    return folder
+
+
+MODELS = {
+    "linear": (),
+    "fm": ("--embedding-dim", "4"),
+    "wide-deep": ("--hidden", "8", "--embedding-dim", "4"),
+    "deepfm": ("--hidden", "8", "--embedding-dim", "4"),
+    "mlp": ("--hidden", "8", "--embedding-dim", "4", "--pooling", "sum"),
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_of_texts_learns_them(reviews, tmp_path, model):
+    out = tmp_path / "run"
+    options = (
+        "--model",
+        model,
+        *MODELS[model],
+        "--epochs",
+        "6",
+        "--batch-size",
+        "32",
+        "--lr",
+        "0.05",
+    )
+    done("train", reviews / "ds", "--out", out, *options)
+    metrics = json.loads(done("evaluate", out, "--split", "test", "--json").stdout)
+    assert metrics["auc"] > 0.9
+
+
+@pytest.mark.parametrize("model", ["linear", "fm"])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(reviews, tmp_path, model):
+    options = (
+        "--model", model, "--epochs", "4", "--batch-size", "32", "--early-stop", "0", "--json",
+    )  # fmt: skip
+    whole = last_event(done("train", reviews / "ds", "--out", tmp_path / "whole", *options).stdout)
+    # A few steps, then on from the checkpoint with another number of threads.
+    folder = tmp_path / "parts"
+    child = start(
+        "train", reviews / "ds", "--out", folder, *options, "--resume", "auto",
+        "--checkpoint-every", "1", "--threads", "1",
+    )  # fmt: skip
+    for _ in range(3):
+        child.stdout.readline()
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=120)
+    assert child.returncode in {0, 75}
+    parts = last_event(
+        done(
+            "train", reviews / "ds", "--out", folder, *options, "--resume", "auto",
+            "--checkpoint-every", "1", "--threads", "2",
+        ).stdout
+    )  # fmt: skip
+    assert parts["parameters_digest"] == whole["parameters_digest"]
+
+
+def test_raw_rows_are_scored_as_those_of_the_dataset(reviews, tmp_path):
+    out = tmp_path / "run"
+    done("ingest", reviews / "a.csv", "--out", tmp_path / "all", "--target", "y", "--text", "text",
+         "--split", "none", "--no-shuffle")  # fmt: skip
+    done("train", tmp_path / "all", "--out", out, "--epochs", "2")
+    stored = json.loads(
+        done("evaluate", out, tmp_path / "all", "--split", "train", "--json").stdout
+    )
+    raw = json.loads(done("evaluate", out, reviews / "a.csv", "--json").stdout)
+    for name in ("rows", "loss", "auc", "accuracy"):
+        assert raw[name] == pytest.approx(stored[name], rel=1e-6)
+    done("predict", out, tmp_path / "all", "--split", "train", "--out", tmp_path / "stored.csv")
+    done("predict", out, reviews / "a.csv", "--out", tmp_path / "raw.csv")
+    assert (tmp_path / "raw.csv").read_bytes() == (tmp_path / "stored.csv").read_bytes()
+    model = load_model(out)
+    rows = made_rows()
+    found = model.predict({"text": [r[0] for r in rows], "x": [r[1] for r in rows]})
+    with (tmp_path / "raw.csv").open() as file:
+        written = [float(row["probability"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(found, written, rtol=1e-6)
+
+
+def test_vw_text_is_trained_on_evaluated_and_predicted(tmp_path):
+    rows = made_rows()
+    for name, part in (("train", rows[:700]), ("test", rows[700:])):
+        (tmp_path / f"{name}.vw").write_text(
+            "".join(
+                f"{2 * y - 1} '{i}|words {t} |n x:{x:.4f}\n" for i, (t, x, y) in enumerate(part)
+            )
+        )
+    done("ingest", tmp_path / "train.vw", "--out", tmp_path / "ds", "--format", "zarr")
+    done("train", tmp_path / "ds", "--out", tmp_path / "run", "--batch-size", "16")
+    metrics = json.loads(done("evaluate", tmp_path / "run", tmp_path / "test.vw", "--json").stdout)
+    assert metrics["rows"] == 200
+    assert metrics["auc"] > 0.9
+    (tmp_path / "new.vw").write_text("|words fine1 fine2 |other z\n|n x\n")
+    done("predict", tmp_path / "run", tmp_path / "new.vw", "--out", tmp_path / "new.csv")
+    assert len((tmp_path / "new.csv").read_text().splitlines()) == 3
+    (tmp_path / "bad.vw").write_text("1:0.5 |words a\n")
+    line = refused(
+        run("ingest", tmp_path / "bad.vw", "--out", tmp_path / "no", "--on-bad-row", "fail"), 65
+    )
+    assert "line 1: a label of costs or actions" in line
+
+
+def test_sparse_libsvm_learns_what_dense_libsvm_does(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(800):
+        picks = np.sort(rng.choice(30, 5, replace=False)) + 1
+        y = int((picks <= 15).sum() > 2)
+        lines.append(f"{y} qid:{i // 8} " + " ".join(f"{k}:1" for k in picks) + "\n")
+    (tmp_path / "a.svm").write_text("".join(lines))
+    found = {}
+    for name, options in (("dense", ()), ("sparse", ("--sparse", "--split-by", "qid"))):
+        done("ingest", tmp_path / "a.svm", "--out", tmp_path / name, *options)
+        done("train", tmp_path / name, "--out", tmp_path / f"{name}-run", "--batch-size", "16")
+        told = done("evaluate", tmp_path / f"{name}-run", tmp_path / "a.svm", "--json").stdout
+        found[name] = json.loads(told)["auc"]
+    assert min(found.values()) > 0.97
+
+
+def test_lists_in_parquet_are_trained_on_and_predicted(tmp_path):
+    rows = made_rows()
+    table = pa.table({"tags": [t.split() for t, _, _ in rows], "y": [y for *_, y in rows]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    done("ingest", tmp_path / "a.parquet", "--out", tmp_path / "ds", "--target", "y")
+    done("train", tmp_path / "ds", "--out", tmp_path / "run", "--batch-size", "16")
+    metrics = json.loads(
+        done("evaluate", tmp_path / "run", tmp_path / "a.parquet", "--json").stdout
+    )
+    assert metrics["auc"] > 0.9
+
+
+@pytest.mark.parametrize("model", ["linear", "fm", "deepfm"])
+def test_a_pooling_that_would_change_nothing_is_refused(reviews, tmp_path, model):
+    options = ("--model", model, "--pooling", "mean", "--out", tmp_path / "run")
+    line = refused(run("train", reviews / "ds", *options), 78)
+    assert f"--pooling: has no effect on the {model} model" in line
+
+
+def test_a_table_without_a_target_of_its_own_is_a_mistake_in_usage(tmp_path, reviews):
+    line = refused(run("ingest", reviews / "a.csv", "--out", tmp_path / "no"), 2)
+    assert "--target: no target" in line
