@@ -11,7 +11,7 @@ import pytest
 
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
-from streamtrain.errors import CorruptShardError, NoInputError, StreamtrainError
+from streamtrain.errors import CorruptShardError, ManifestError, NoInputError, StreamtrainError
 from streamtrain.library import open_dataset, train
 from streamtrain.reader.order import Cursor
 from streamtrain.store.formats import MAX_BLOCK_ROWS
@@ -175,6 +175,29 @@ def test_a_code_beyond_its_vocabulary_is_damage_even_if_the_digest_matches(
     write_manifest(folder, msgspec.convert(raw, Manifest))
     with pytest.raises(CorruptShardError, match=r"column 'c1' holds a code|cannot hold"):
         list(open_dataset(folder).batches(100))
+
+
+@pytest.mark.parametrize("longest", [0, 1])
+def test_a_row_longer_than_the_manifest_says_is_damage(tmp_path, file_format, longest):
+    folder = make(tmp_path / "ds", file_format)
+    raw = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    raw["schema"]["columns"][-1]["entries"]["longest"] = longest
+    write_manifest(folder, msgspec.convert(raw, Manifest))
+    with pytest.raises(CorruptShardError, match="column 'bag1' holds a code"):
+        list(open_dataset(folder).batches(100))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("longest", -5), ("total", -1), ("words", [1, 9]), ("characters", [3, 2]), ("words", [0, 2])],
+)
+def test_a_bag_that_cannot_be_is_refused(tmp_path, field, value):
+    folder = make(tmp_path / "ds", FORMATS[0])
+    raw = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    raw["schema"]["columns"][-1]["entries"][field] = value
+    write_manifest(folder, msgspec.convert(raw, Manifest))
+    with pytest.raises(ManifestError, match="a bag that cannot be"):
+        open_dataset(folder)
 
 
 @pytest.mark.parametrize(

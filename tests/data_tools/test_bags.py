@@ -12,6 +12,7 @@ import zarr
 from data_tools import bag_rows
 from data_tools.raw_rows import read_encoded
 from streamtrain.errors import BudgetError, SchemaError
+from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
 from streamtrain.store.encode import Encoder
 from tests.data_tools.reading import read_all, read_split
@@ -222,16 +223,16 @@ def test_a_text_that_plays_another_role_is_refused(tmp_path):
     name = write("csv", made_table(), tmp_path)
     for options, says in (
         ({"text": ("t",), "categorical": ("t",)}, "categorical and text"),
-        ({"text": ("t",), "target": "t"}, "cannot be a list or text too"),
+        ({"text": ("t",), "target": "t"}, "cannot be a list or text, and target"),
         ({"text": ("tt",)}, "no column 'tt'"),
     ):
         with pytest.raises(SchemaError, match=says):
             run(tmp_path, name, **options)
     path = tmp_path / "lists.parquet"
     pq.write_table(pa.table({"l": [["a"]] * 4, "y": [0, 1] * 2}), path)
-    with pytest.raises(SchemaError, match="cannot be a list or text too"):
+    with pytest.raises(SchemaError, match="cannot be a list or text, and target"):
         run(tmp_path, str(path), target="l")
-    with pytest.raises(SchemaError, match="a list and of another kind"):
+    with pytest.raises(SchemaError, match="a list and categorical"):
         run(tmp_path, str(path), categorical=("l",))
     with pytest.raises(SchemaError, match="a column of lists is no text"):
         run(tmp_path, str(path), split_by="l")
@@ -326,3 +327,27 @@ def test_lists_of_names_and_of_numbers_are_no_column(tmp_path):
     (tmp_path / "a.jsonl").write_text(as_lines([{"l": ["a"], "y": 0}, {"l": [1], "y": 1}] * 5))
     with pytest.raises(SchemaError, match="column 'l': is lists or objects"):
         run(tmp_path, str(tmp_path / "a.jsonl"))
+
+
+def test_lists_of_whole_numbers_of_several_lengths_are_lists_of_names(tmp_path):
+    lists = [[7, 8], [], None, [7, 7, 9]] * 10
+    path = tmp_path / "ints.parquet"
+    pq.write_table(pa.table({"l": lists, "y": [0, 1, 1, 0] * 10}), path)
+    run(tmp_path, str(path), out="ints")
+    names = [None if row is None else list(map(str, row)) for row in lists]
+    pq.write_table(pa.table({"l": names, "y": [0, 1, 1, 0] * 10}), path)
+    run(tmp_path, str(path), out="names")
+    assert (
+        open_dataset(tmp_path / "ints").fingerprint == open_dataset(tmp_path / "names").fingerprint
+    )
+
+
+def test_whole_numbers_are_values_and_keys_whatever_their_width(tmp_path):
+    found = []
+    for k, kind in enumerate((pa.int64(), pa.uint64(), pa.int16())):
+        maps = pa.array([[(3, 2**40 + 1), (5, 1)], [(5, 4)]] * 10, pa.map_(kind, pa.int64()))
+        path = tmp_path / f"{k}.parquet"
+        pq.write_table(pa.table({"m": maps, "y": [0, 1] * 10}), path)
+        run(tmp_path, str(path), out=f"d{k}")
+        found.append(open_dataset(tmp_path / f"d{k}").fingerprint)
+    assert len(set(found)) == 1
