@@ -255,6 +255,18 @@ class _Ingest:
             # A block of long rows has fewer of them: what readers hold is bounded.
             while self._block_rows > 64 and 8 * mean_entries * self._block_rows > BLOCK_ENTRY_BYTES:
                 self._block_rows //= 2
+        block_bytes = int(8 * mean_entries * min(self._block_rows, first.n_written))
+        if block_bytes > BLOCK_ENTRY_BYTES:
+            memory.require(
+                options.memory or memory.default_budget(),
+                {
+                    "process so far": memory.resident_bytes(),
+                    "parts of partitions": 2 * plan.part,
+                    "entries of blocks": 9 * block_bytes,
+                },
+                remedy="give fewer --block-rows, or more --memory",
+                what="writing blocks of texts or lists",
+            )
         stored = StoredColumns(
             numeric=columns.numeric,
             categorical=columns.categorical,

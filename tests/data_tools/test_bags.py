@@ -351,3 +351,14 @@ def test_whole_numbers_are_values_and_keys_whatever_their_width(tmp_path):
         run(tmp_path, str(path), out=f"d{k}")
         found.append(open_dataset(tmp_path / f"d{k}").fingerprint)
     assert len(set(found)) == 1
+
+
+def test_blocks_of_long_texts_that_do_not_fit_are_refused_before_a_shard(tmp_path):
+    texts = [" ".join(f"w{i}{j}" for j in range(3000)) for i in range(1200)]
+    path = tmp_path / "long.parquet"
+    pq.write_table(pa.table({"t": texts, "y": [0, 1] * 600}), path)
+    options = {"text": ("t",), "memory": resident_bytes() + (400 << 20)}
+    run(tmp_path, str(path), out="fits", **options)
+    with pytest.raises(BudgetError, match="entries of blocks"):
+        run(tmp_path, str(path), out="wide", block_rows=16_384, **options)
+    assert not (tmp_path / "wide").exists()
