@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from data_tools import bag_rows
+from data_tools import bag_rows, partitions
 from data_tools.raw_rows import read_encoded
 from streamtrain.errors import BudgetError, SchemaError
 from streamtrain.library import open_dataset
@@ -362,3 +362,51 @@ def test_blocks_of_long_texts_that_do_not_fit_are_refused_before_a_shard(tmp_pat
     with pytest.raises(BudgetError, match="entries of blocks"):
         run(tmp_path, str(path), out="wide", block_rows=16_384, **options)
     assert not (tmp_path / "wide").exists()
+
+
+def test_raw_rows_that_are_encoded_in_parts_are_those_of_the_whole(tmp_path, monkeypatch):
+    texts = [" ".join(f"w{i % 7}" for i in range(k % 40)) for k in range(300)]
+    rows = [f"{t},{'oops' if k % 11 == 5 else k},{k % 2}" for k, t in enumerate(texts)]
+    path = tmp_path / "a.csv"
+    path.write_text("t,x,y\n" + "\n".join(rows) + "\n")
+    run(tmp_path, str(path), text=("t",), numeric=("x",), **PLAIN)
+    schema = open_dataset(tmp_path / "dataset").schema
+
+    def read():
+        pieces = list(read_encoded([str(path)], Encoder(schema, {}), threads=1))
+        lines = np.concatenate([p.lines for p in pieces])
+        good = np.concatenate([p.lines[p.ordinals_within_batch] for p in pieces])
+        bad = {int(p.lines[k]): why for p in pieces for k, why in p.reasons.items()}
+        found = [
+            sorted(
+                zip(p.rows.bags.codes[a:b].tolist(), p.rows.bags.values[a:b].tolist(), strict=True)
+            )
+            for p in pieces
+            for a, b in p.rows.bags.ranges[:, 0]
+        ]
+        return len(pieces), (lines.tolist(), good.tolist(), bad, found)
+
+    n_whole, whole = read()
+    monkeypatch.setattr("data_tools.raw_rows._MAX_ENTRIES", 60)
+    n_parts, parts = read()
+    assert n_parts > 20 > n_whole
+    assert parts == whole
+    assert whole[0] == list(range(2, 302))
+    assert len(whole[2]) == 27
+
+
+def test_rows_in_order_are_the_same_however_few_of_them_fit(tmp_path, monkeypatch):
+    path = write("csv", made_table(), tmp_path)
+    run(tmp_path, path, out="whole", text=("t",), shuffle=False)
+    sizes = []
+    load = partitions.load_rows
+    monkeypatch.setattr(partitions, "load_rows", lambda *a: sizes.append(a[3]) or load(*a))
+    real = partitions.read_sorted
+    monkeypatch.setattr(
+        "data_tools.pass_two.read_sorted",
+        lambda *a, **k: real(*a, **{**k, "max_bytes": 3000, "min_rows": 1}),
+    )
+    run(tmp_path, path, out="parts", text=("t",), shuffle=False)
+    assert len(sizes) > 20
+    whole, parts = (open_dataset(tmp_path / name) for name in ("whole", "parts"))
+    assert whole.fingerprint == parts.fingerprint

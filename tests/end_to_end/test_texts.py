@@ -5,12 +5,15 @@ import json
 import random
 import signal
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from streamtrain import load_model
+from streamtrain.errors import CheckpointError
+from streamtrain.model_file import ModelFile, load_model_file, save_model
 from tests.end_to_end.command import last_event, refused, run, start
 
 N = 900
@@ -184,3 +187,32 @@ def test_a_pooling_that_would_change_nothing_is_refused(reviews, tmp_path, model
 def test_a_table_without_a_target_of_its_own_is_a_mistake_in_usage(tmp_path, reviews):
     line = refused(run("ingest", reviews / "a.csv", "--out", tmp_path / "no"), 2)
     assert "--target: no target" in line
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"cardinality": 1 << 30},
+        {"cardinality": -7},
+        {"words": [1, 5000]},
+        {"longest": -1},
+    ],
+)
+def test_a_model_whose_text_cannot_be_is_refused(reviews, tmp_path, edit):
+    out = tmp_path / "run"
+    done("train", reviews / "ds", "--out", out, "--epochs", "1")
+    file = load_model_file(out)
+    (column,) = file.header.schema.bags
+    other = {k: v for k, v in edit.items() if k == "cardinality"}
+    entries = {k: tuple(v) if isinstance(v, list) else v for k, v in edit.items() if k not in other}
+    changed = msgspec.structs.replace(
+        column, **other, entries=msgspec.structs.replace(column.bag, **entries)
+    )
+    schema = msgspec.structs.replace(
+        file.header.schema,
+        columns=tuple(changed if c is column else c for c in file.header.schema.columns),
+    )
+    header = msgspec.structs.replace(file.header, schema=schema)
+    save_model(out, ModelFile(header, file.parameters, file.vocabularies))
+    with pytest.raises(CheckpointError, match="do not fit the schema"):
+        load_model_file(out)
