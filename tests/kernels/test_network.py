@@ -563,3 +563,14 @@ def test_progressive_scores_are_those_before_the_update_of_their_own_batch():
         w, *_ = network_steps(
             Problem(problem.architecture, first, problem.start), SGD, 40, [0.1] * (s + 1)
         )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("n_rows", [1, 16, 37])
+def test_logistic_losses_of_rows_that_count_alike_are_those_of_the_oracle(n_rows, smoothing):
+    problem = make_network_problem(
+        named("mlp", hidden=(20,)), n_rows=n_rows, changes={"label_smoothing": smoothing}
+    )
+    _, sums, *_ = network_steps(problem, SGD, n_rows, [0.1])
+    loss, weight = NetworkOracle(problem.architecture).batch_loss(problem.start, problem.rows)[1]
+    assert sums[0] == pytest.approx([loss, weight], rel=1e-5)
