@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.bag_rows import BagCounts, part_of, slices
+from data_tools.bag_rows import BagCounts, part_of, slices, without
 from data_tools.budget import MemoryPlan
 from data_tools.columns import ColumnPlan
 from data_tools.infer import MAX_BAD_SHARE
@@ -294,8 +294,9 @@ class PassOne:
         if records.is_last:
             self._turns.advance(self._target_lane)
         bags = records.cells[n_fixed : n_fixed + len(self._columns.bags)]
+        bags = [without(cells, judged.good) for cells in bags]
         at = 0
-        for begin, end in slices(self._columns.bags, bags, n):
+        for begin, end in slices(self._columns.bags, bags, n, room=self._plan.entries):
             some = picks[at : at + np.searchsorted(picks[at:], end)]
             words = self._code(bags, some, begin, end, splits, worker)
             self._scatter(

@@ -1,5 +1,6 @@
 """Texts and lists from sources to shards, and back through prediction."""
 
+import itertools
 import json
 import random
 
@@ -357,11 +358,99 @@ def test_blocks_of_long_texts_that_do_not_fit_are_refused_before_a_shard(tmp_pat
     texts = [" ".join(f"w{i}{j}" for j in range(3000)) for i in range(1200)]
     path = tmp_path / "long.parquet"
     pq.write_table(pa.table({"t": texts, "y": [0, 1] * 600}), path)
-    options = {"text": ("t",), "memory": resident_bytes() + (400 << 20)}
+    options = {"text": ("t",), "memory": resident_bytes() + (300 << 20)}
     run(tmp_path, str(path), out="fits", **options)
-    with pytest.raises(BudgetError, match="entries of blocks"):
+    with pytest.raises(BudgetError, match="blocks being written"):
         run(tmp_path, str(path), out="wide", block_rows=16_384, **options)
     assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.parametrize("block_rows", [1, 5, 16])
+def test_the_largest_block_of_each_number_of_rows_is_found(block_rows):
+    rng = np.random.default_rng(4)
+    counts, splits = rng.integers(0, 99, 500), rng.integers(0, 3, 500).astype(np.uint8)
+    blocks = bag_rows.LargestBlocks(block_rows)
+    for begin, end in itertools.pairwise([0, 0, 1, 2, 40, 333, 500]):
+        blocks.add(counts[begin:end], splits[begin:end])
+    for size, most in zip(blocks.sizes, blocks.entries, strict=True):
+        assert most == max(
+            int(of_split[at : at + size].sum())
+            for of_split in (counts[splits == s] for s in range(3))
+            for at in range(0, len(of_split), size)
+        )
+    assert blocks.sizes[0] == block_rows
+    assert blocks.sizes[-1] == 1
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_entries_are_counted_in_the_order_of_the_shards(tmp_path, monkeypatch, shuffle):
+    found = []
+    real = bag_rows.LargestBlocks.add
+    monkeypatch.setattr(bag_rows.LargestBlocks, "add", lambda *a: found.append(a[1:]) or real(*a))
+    monkeypatch.setattr("data_tools.ingest.BLOCK_ENTRY_BYTES", 8 * 200)
+    loaded = partitions.entries_in_order
+    monkeypatch.setattr(
+        "data_tools.ingest.entries_in_order",
+        lambda *a, **k: loaded(*a, **{**k, "max_bytes": 1000}),
+    )
+    name = write("csv", made_table(), tmp_path)
+    _, manifest = run(tmp_path, name, text=("t",), shuffle=shuffle)
+    assert len(found) > 5
+    assert manifest.block_rows in {4, 8}
+    for s, split in enumerate(("train", "valid", "test")):
+        counts = np.concatenate([c[of == s] for c, of in found])
+        rows = read_split(tmp_path / "dataset", split)
+        assert counts.tolist() == [len(cell) // 8 for cell in rows["t"].to_pylist()]
+    for _, block in manifest.blocks("train"):
+        assert block.n_entries <= 200
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_are_loaded_with_their_own_entries_alone(tmp_path, monkeypatch, shuffle):
+    # A few rows that are long, so that a partition must be divided, and read in parts.
+    texts = [" ".join(f"w{i}{j}" for j in range(2000)) for i in range(40)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"t": texts, "y": [0, 1] * 20}), path)
+    sizes, load = [], partitions.load_rows
+
+    def loading(*a):
+        rows, words = load(*a)
+        sizes.append(len(words))
+        return rows, words
+
+    monkeypatch.setattr(partitions, "load_rows", loading)
+    monkeypatch.setattr(bag_rows, "WORK_BYTES", 1)
+    real = partitions.read_sorted
+    monkeypatch.setattr(
+        "data_tools.pass_two.read_sorted", lambda *a, **k: real(*a, **{**k, "max_bytes": 80_000})
+    )
+    run(tmp_path, str(path), text=("t",), shuffle=shuffle, threads=3)
+    assert len(sizes) > 10
+    assert max(sizes) <= 10_000
+
+
+def test_a_row_whose_parts_need_more_than_is_left_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,y\n" + "\n".join(f"{'a b ' * 400_000},{i % 2}" for i in range(6)) + "\n")
+    options = {"text": ("t",), "memory": resident_bytes() + (150 << 20)}
+    run(tmp_path, str(path), out="words", **options, **PLAIN)
+    with pytest.raises(BudgetError, match=r"a row may have [0-9,]+ parts"):
+        run(tmp_path, str(path), out="all", characters=(1, 8), hash_bits=24, **options, **PLAIN)
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_text_that_is_too_long_takes_nothing_before_it_is_rejected(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"t": ["a b", "a " * 1_200_000, "b"] * 4, "y": [0, 1] * 6}), path)
+    longest = []
+    real = bag_rows.code_texts
+    monkeypatch.setattr(
+        bag_rows, "code_texts",
+        lambda cells, *a: longest.append((cells.stops - cells.starts).max()) or real(cells, *a),
+    )  # fmt: skip
+    report, _ = run(tmp_path, str(path), text=("t",), **PLAIN)
+    assert report.reasons == {"t: longer than 2,097,152 bytes": 4}
+    assert max(longest) == 3
 
 
 def test_raw_rows_that_are_encoded_in_parts_are_those_of_the_whole(tmp_path, monkeypatch):

@@ -216,3 +216,20 @@ def test_a_model_whose_text_cannot_be_is_refused(reviews, tmp_path, edit):
     save_model(out, ModelFile(header, file.parameters, file.vocabularies))
     with pytest.raises(CheckpointError, match="do not fit the schema"):
         load_model_file(out)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-shuffle",), ("--no-shuffle", "--format", "zarr")])
+def test_long_texts_side_by_side_stay_within_the_budget(tmp_path, options):
+    rng = random.Random(1)
+    words = [f"w{i}" for i in range(50_000)]
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("text,y\n")
+        for i in range(3000):
+            n = 150_000 if 1000 <= i < 1060 else 5
+            file.write(f"{' '.join(rng.choices(words, k=n))},{i % 2}\n")
+    found = run(
+        "ingest", tmp_path / "a.csv", "--out", tmp_path / "ds", "--target", "y", "--text", "text",
+        "--memory", "380MB", "--threads", "2", "--json", *options,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["peak_rss_bytes"] <= 380_000_000
