@@ -37,6 +37,7 @@ class Keyed:
     keys : (m,) uint64
         Hashes of names, or indices.
     values : (m,) float32
+        Not finite where the source's is not, or float32 cannot hold it.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -45,6 +46,11 @@ class Keyed:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def not_finite(self) -> npt.NDArray[np.int64]:
+        """Return the rows with a value that is not finite: they cannot be used."""
+        bad = np.flatnonzero(~np.isfinite(self.values))
+        return np.unique(np.searchsorted(self.offsets, bad, side="right") - 1)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def keyed_array(rows: Keyed, picks: npt.NDArray[np.int64]) -> pa.Array:
 def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     """Return an Arrow column of lists as rows of keys.
 
-    Null lists and items, and those whose values are not finite, are left out.
+    Null lists and items are left out.
 
     Parameters
     ----------
@@ -139,11 +145,10 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     if pa.types.is_struct(items.type):
         keys, numbers = items.flatten()
         there &= pc.is_valid(numbers).to_numpy(zero_copy_only=False)
-        # Not safe: a whole number that float32 rounds is a value all the same.
+        # Not safe: a whole number that float32 rounds is a value all the same. What it
+        # cannot hold becomes infinite, which whoever judges rows refuses.
         values = numbers.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         own = items.type[0].name == _OWN
-        # What is not finite says nothing that a weight could be multiplied by.
-        there &= np.isfinite(values)
     there &= pc.is_valid(keys).to_numpy(zero_copy_only=False)
     if not there.all():
         before = np.zeros(len(there) + 1, np.int64)
@@ -255,7 +260,8 @@ def entries_of(array: pa.Array, column: Column, missing: MissingTexts) -> Coded:
     Raises
     ------
     SchemaError
-        If it is neither what the column is made of nor like it.
+        If it is neither what the column is made of nor like it, or has a value that is not
+        finite.
     """
     where = f"column {column.name!r}"
     spec = column.bag
@@ -270,9 +276,10 @@ def entries_of(array: pa.Array, column: Column, missing: MissingTexts) -> Coded:
         cells = cells_of_strings(array.cast(pa.large_string()))
         return code_texts(cells, spec, column.cardinality, missing)
     indexed = spec.keys == "index"
-    return code_keys(
-        keyed_of(array, where=where, indexed=indexed), column.cardinality, indexed=indexed
-    )
+    rows = keyed_of(array, where=where, indexed=indexed)
+    if len(rows.not_finite()):
+        raise SchemaError("holds a value that is not finite", where=where, remedy="mend the source")
+    return code_keys(rows, column.cardinality, indexed=indexed)
 
 
 def gather_bags(columns: Sequence[Coded], n_rows: int) -> Bags:

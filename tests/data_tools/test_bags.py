@@ -12,7 +12,7 @@ import zarr
 
 from data_tools import bag_rows, partitions
 from data_tools.raw_rows import read_encoded
-from streamtrain.errors import BudgetError, SchemaError
+from streamtrain.errors import BudgetError, SchemaError, SourceError
 from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
 from streamtrain.store.encode import Encoder
@@ -307,10 +307,9 @@ def test_values_of_json_that_are_no_entries_reject_their_rows(tmp_path, monkeypa
         "l: no list of names": 1,
         "l: a list, expected a value": 1,
         "m: a value that is no number": 3,
+        "m: not finite": 1,
     }
-    assert report.rows_written == 201
-    # A number that float32 cannot hold is left out, as of lists.
-    assert [v for _, v in bag(tmp_path / "dataset", "m")[-1]] == [2.0]
+    assert report.rows_written == 200
 
 
 def test_lists_that_are_empty_or_numbers_in_new_json_are_still_lists(tmp_path):
@@ -352,6 +351,44 @@ def test_whole_numbers_are_values_and_keys_whatever_their_width(tmp_path):
         run(tmp_path, str(path), out=f"d{k}")
         found.append(open_dataset(tmp_path / f"d{k}").fingerprint)
     assert len(set(found)) == 1
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "ipc"])
+def test_a_value_of_a_map_that_is_not_finite_rejects_its_row_with_a_reason(tmp_path, kind):
+    n = 12
+    values = [{"a": 1.0, "b": i / 2} for i in range(n)]
+    values[3]["b"], values[7]["a"] = 1e300, -1e39
+    if kind != "jsonl":
+        values[5]["a"] = float("nan")
+    wrong = 3 - (kind == "jsonl")
+    path = tmp_path / f"a.{kind}"
+    ys = [i % 2 for i in range(n)]
+    if kind == "jsonl":
+        path.write_text(
+            "".join(json.dumps({"m": m, "y": y}) + "\n" for m, y in zip(values, ys, strict=True))
+        )
+    else:
+        maps = pa.array([list(m.items()) for m in values], pa.map_(pa.string(), pa.float64()))
+        table = pa.table({"m": maps, "y": ys})
+        if kind == "parquet":
+            pq.write_table(table, path)
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+    name = str(path)
+    report, manifest = run(tmp_path, name, **PLAIN)
+    assert (report.rows_read, report.rows_written, report.rows_rejected) == (n, n - wrong, wrong)
+    assert report.reasons == {"m: not finite": wrong}
+    assert manifest.sources[0].rows_read == n
+    kept = (tmp_path / "dataset/rejected/part-00000.csv").read_text().splitlines()
+    assert len(kept) == 1 + wrong
+    assert all("m: not finite" in line for line in kept[1:])
+    pieces = list(read_encoded([name], Encoder(manifest.schema, {})))
+    reasons = {i: why for piece in pieces for i, why in piece.reasons.items()}
+    assert set(reasons.values()) == {"m: not finite"}
+    assert len(reasons) == wrong
+    with pytest.raises(SourceError, match="m: not finite"):
+        run(tmp_path, name, out="fails", on_bad_row="fail", **PLAIN)
 
 
 def test_blocks_of_long_texts_that_do_not_fit_are_refused_before_a_shard(tmp_path):

@@ -174,7 +174,7 @@ LISTS = {
         [
             [{"k": "a", "v": 2.0}, {"k": "b", "v": None}, None, {"k": None, "v": 1.0}],
             None,
-            [{"k": "c", "v": float("nan")}, {"k": "d", "v": float("inf")}, {"k": "e", "v": -1.5}],
+            [{"k": "c", "v": 0.25}, {"k": "d", "v": float("inf")}, {"k": "e", "v": -1.5}],
         ],
     ),
     "numbers": (pa.list_(NUMBERED), [[{"k": 7, "v": 3}, {"k": 0, "v": -1}], []]),
@@ -197,7 +197,7 @@ def expected_pairs(row, hashed):
             if isinstance(item, dict)
             else item
         )
-        if key is None or value is None or not np.isfinite(value):
+        if key is None or value is None:
             continue
         found.append((name_hash(str(key)) if hashed else key, value))
     return found
@@ -223,6 +223,17 @@ def test_lists_are_read_as_plain_python_reads_them(kind):
     if kind == "numbers":
         indexed = [expected_pairs(row, False) for row in rows * 3]
         assert pairs(keyed_of(array, where="x", indexed=True)) == indexed
+
+
+def test_rows_with_a_value_that_is_not_finite_are_told_and_refused_by_a_model():
+    rows = [[("a", 1.0)], [("a", 1.0), ("b", np.nan)], [], [("a", 1e300), ("b", np.inf)], None]
+    array = pa.array(rows, pa.map_(pa.string(), pa.float64()))
+    assert keyed_of(array, where="x", indexed=False).not_finite().tolist() == [1, 3]
+    assert keyed_of(array[2:], where="x", indexed=False).not_finite().tolist() == [1]
+    column = Column("x", "bag", cardinality=8, entries=Entries("hashed"))
+    assert len(entries_of(array[2:3], column, NONE)) == 1
+    with pytest.raises(SchemaError, match="a value that is not finite"):
+        entries_of(array, column, NONE)
 
 
 def test_lists_of_other_things_and_negative_indices_are_refused():
