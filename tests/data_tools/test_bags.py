@@ -12,7 +12,7 @@ import zarr
 
 from data_tools import bag_rows, partitions
 from data_tools.raw_rows import read_encoded
-from streamtrain.errors import BudgetError, SchemaError, SourceError
+from streamtrain.errors import BudgetError, ConfigError, SchemaError, SourceError
 from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
 from streamtrain.store.encode import Encoder
@@ -536,3 +536,43 @@ def test_rows_in_order_are_the_same_however_few_of_them_fit(tmp_path, monkeypatc
     assert len(sizes) > 20
     whole, parts = (open_dataset(tmp_path / name) for name in ("whole", "parts"))
     assert whole.fingerprint == parts.fingerprint
+
+
+OF_TEXTS = {"words": (2, 3), "characters": (3, 4), "norm": "none", "hash_bits": 12}
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_options_of_texts_are_refused_where_no_column_looks_at_them(tmp_path, name):
+    option = {"norm": "--text-norm"}.get(name, f"--{name.replace('_', '-')}")
+    given = {name: OF_TEXTS[name]}
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    np.save(tmp_path / "y.npy", np.arange(4) % 2)
+    table = pa.table({"c": ["a", "b"] * 5, "y": [0, 1] * 5})
+    write("csv", table, tmp_path, stem="a")
+    write("jsonl", table.append_column("l", pa.array([["a"]] * 10)), tmp_path, stem="lists")
+    (tmp_path / "a.svm").write_text("1 3:1\n0 20000:1\n")
+    plain = {"a.csv": {}, "a.svm": {"target": None, "sparse": True}}
+    plain["a.npy"] = {"target_file": tmp_path / "y.npy", "format": "zarr", "target": "target"}
+    # Names of lists are hashed, and nothing else of them is an option.
+    if name == "hash_bits":
+        run(tmp_path, str(tmp_path / "lists.jsonl"), out="lists", **given, **PLAIN)
+    else:
+        plain["lists.jsonl"] = {}
+    for k, (source, options) in enumerate(plain.items()):
+        with pytest.raises(ConfigError, match="has no effect without a column of texts") as error:
+            run(tmp_path, str(tmp_path / source), out=f"d{k}", **given, **options, **PLAIN)
+        assert error.value.where == option
+        assert error.value.exit_code == 78
+        assert "--text" in error.value.remedy
+        assert not (tmp_path / f"d{k}").exists()
+    run(tmp_path, str(tmp_path / "a.csv"), out="texts", text=("c",), **given, **PLAIN)
+
+
+def test_columns_of_texts_are_refused_where_arrays_have_none(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    np.save(tmp_path / "y.npy", np.arange(4) % 2)
+    with pytest.raises(ConfigError, match="names columns, an array has none"):
+        run(
+            tmp_path, str(tmp_path / "a.npy"), text=("0",), target="target", format="zarr",
+            target_file=tmp_path / "y.npy", **PLAIN,
+        )  # fmt: skip
