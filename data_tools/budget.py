@@ -44,7 +44,7 @@ class MemoryPlan:
     tables: int
     part: int
     bits: int
-    entries: int
+    entries: int = 2 * WORK_BYTES
 
 
 def plan_memory(
@@ -56,6 +56,7 @@ def plan_memory(
     row_estimate: float,
     block_rows: int,
     reading: int = 0,
+    reading_share: float = 0.0,
     n_bags: int = 0,
     row_entries: float = 0.0,
 ) -> MemoryPlan:
@@ -75,6 +76,8 @@ def plan_memory(
     block_rows : int
     reading : int
         What the source needs to decode beside the pieces.
+    reading_share : float
+        How much of a larger budget that takes, too.
     n_bags : int
         Columns of variable length.
     row_entries : float
@@ -113,11 +116,13 @@ def plan_memory(
         and sum(parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART).values()) > budget
     ):
         n_threads -= 1
+    needed = parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART)
+    total = sum(needed.values())
     memory.require(
         budget,
-        parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART),
-        remedy="raise --memory",
+        needed,
         what="ingest",
+        least=memory.enough(budget, lambda b: total + int(reading_share * (b - budget))),
     )
     cells = _MAX_CELLS
     # Tables that are pruned change results; a smaller batch costs a little time alone.
@@ -128,9 +133,9 @@ def plan_memory(
     # A table's arrays double: for a moment the old one and the new are there.
     tables = max(least_tables, free * 2 // 3) if has_text else 0
     part = part_bytes(budget - base - tables // 4, writers)
-    total = row_estimate * (4 * n_stored + 8 + 33 + 8 * row_entries)
+    in_partitions = row_estimate * (4 * n_stored + 8 + 33 + 8 * row_entries)
     bits = 0
-    while bits < MAX_BITS and total / (1 << bits) > part / 2:
+    while bits < MAX_BITS and in_partitions / (1 << bits) > part / 2:
         bits += 1
     spare = max(free - tables, 0) // n_threads if n_bags else 0
     return MemoryPlan(n_threads, cells, tables, part, bits, 2 * WORK_BYTES + spare)

@@ -31,6 +31,7 @@ from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
+from data_tools.sql_source import SHARE
 from data_tools.target import decide_task
 from data_tools.warm_up import warm_up, warm_up_bags
 from streamtrain import durable, memory
@@ -189,6 +190,7 @@ class _Ingest:
             row_estimate=inputs.estimate_rows(),
             block_rows=self._block_rows,
             reading=inputs.reading_bytes(),
+            reading_share=SHARE if self._options.sql else 0.0,
             n_bags=len(columns.bags),
             row_entries=inputs.estimate_entries() if columns.bags else 0.0,
         )
@@ -352,7 +354,7 @@ class _Ingest:
                 "parts of partitions": 2 * max(part, row_bytes),
                 "blocks being written": writers,
             },
-            remedy="give fewer --block-rows, or more --memory",
+            instead="give fewer --block-rows",
             what="writing blocks of texts or lists",
         )
         return part

@@ -206,7 +206,6 @@ def _fit(threads: int, budget: int | None, reading: int, *, has_bags: bool) -> i
             "entries of texts and lists": entries,
             "decoding of the source": reading,
         },
-        remedy="raise --memory",
         what="reading raw rows",
     )
     return max(1, min(threads, (budget - base - reading - entries) // (2 * one)))

@@ -112,7 +112,7 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
         "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
-    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
+    memory.require(budget, parts, what="an evaluation")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import signal
 
 import msgspec
@@ -233,3 +234,34 @@ def test_long_texts_side_by_side_stay_within_the_budget(tmp_path, options):
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["peak_rss_bytes"] <= 380_000_000
+
+
+def told_budget(done):
+    message = refused(done, 78)
+    return re.search("give --memory ([0-9]+MB) or more", message)[1]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--block-rows", "1024"), ("--no-shuffle", "--block-rows", "1024")]
+)
+def test_the_memory_that_a_refusal_tells_to_give_is_enough(tmp_path, options):
+    rng = random.Random(1)
+    words = [f"w{i}" for i in range(50_000)]
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("text,y\n")
+        for i in range(1500):
+            file.write(f"{' '.join(rng.choices(words, k=2000))},{i % 2}\n")
+    told = ["150MB"]
+    for _ in range(3):
+        found = run(
+            "ingest", tmp_path / "a.csv", "--out", tmp_path / "ds", "--target", "y",
+            "--text", "text", "--memory", told[-1], *options,
+        )  # fmt: skip
+        if found.returncode == 0:
+            break
+        told.append(told_budget(found))
+    # Blocks that --block-rows makes large are known once all rows are read.
+    assert len(told) == 2 + bool(options)
+    command = ["train", tmp_path / "ds", "--out", tmp_path / "run", "--epochs", "1"]
+    found = run(*command, "--memory", told_budget(run(*command, "--memory", "230MB")))
+    assert found.returncode == 0, found.stderr
