@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamtrain.errors import SchemaError
+from streamtrain.errors import SchemaError, SourceError
 from streamtrain.kernels.bags import Bags
 from streamtrain.kernels.text import hash_names, most_parts, text_codes
 from streamtrain.store.schema import Column, Entries
@@ -24,6 +24,7 @@ from streamtrain.store.string_table import MissingTexts, TextCells
 _OWN = "streamtrain key"
 """Name of keys that are hashes or indices already, on their way from a source to a model."""
 _CHUNK_BYTES = 256 << 10
+MAX_TEXT_BYTES = 1 << 30
 _NO_LETTERS = r"[^\pL\pN\pM_]+"
 
 
@@ -76,7 +77,8 @@ def is_bag_type(kind: pa.DataType) -> bool:
     """Return whether an Arrow column holds lists of names or numbers, or maps to numbers."""
     if pa.types.is_map(kind):
         return _is_key(kind.key_type) and _is_number(kind.item_type)
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (lists or pa.types.is_fixed_size_list(kind)):
         return False
     inner = kind.value_type
     if pa.types.is_struct(inner):
@@ -85,8 +87,13 @@ def is_bag_type(kind: pa.DataType) -> bool:
 
 
 def _is_key(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_integer(kind)
     )
 
 
@@ -150,6 +157,10 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
         values = numbers.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         own = items.type[0].name == _OWN
     there &= pc.is_valid(keys).to_numpy(zero_copy_only=False)
+    keys = without_views(keys)
+    if pa.types.is_dictionary(keys.type) and keys.dictionary.null_count:
+        valid = pc.is_valid(keys.dictionary).to_numpy(zero_copy_only=False)
+        there &= valid[pc.fill_null(keys.indices, 0).to_numpy(zero_copy_only=False)]
     if not there.all():
         before = np.zeros(len(there) + 1, np.int64)
         np.cumsum(there, out=before[1:])
@@ -158,16 +169,53 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     if own:
         return Keyed(offsets, keys.to_numpy(zero_copy_only=False), np.ascontiguousarray(values))
     if indexed:
+        if pa.types.is_dictionary(keys.type) and pa.types.is_integer(keys.type.value_type):
+            keys = keys.dictionary_decode()
         if not pa.types.is_integer(keys.type):
             raise SchemaError(f"holds {keys.type}, expected indices", where=where)
         found = keys.to_numpy(zero_copy_only=False)
         if len(found) and found.min() < 0:
             raise SchemaError("holds a negative index", where=where)
         return Keyed(offsets, found.astype(np.uint64), np.ascontiguousarray(values))
-    cells = cells_of_strings(keys.cast(pa.large_string()))
+    return Keyed(offsets, _hashes_of(keys), np.ascontiguousarray(values, np.float32))
+
+
+def without_views(array: pa.Array) -> pa.Array:
+    """Return an array, or its dictionary, with texts one behind another where it has views.
+
+    Raises
+    ------
+    SourceError
+        If they are longer than any record may be: many views may share few bytes.
+    """
+    if pa.types.is_dictionary(array.type):
+        whole = without_views(array.dictionary)
+        if whole is array.dictionary:
+            return array
+        return pa.DictionaryArray.from_arrays(array.indices, whole)
+    is_text = pa.types.is_string_view(array.type)
+    if not is_text and not pa.types.is_binary_view(array.type):
+        return array
+    views = np.frombuffer(array.buffers()[1] or b"", np.int32).reshape(-1, 4)
+    lengths = views[array.offset : array.offset + len(array), 0].astype(np.int64)
+    if lengths[pc.is_valid(array).to_numpy(zero_copy_only=False)].sum() > MAX_TEXT_BYTES:
+        raise SourceError("text longer than 1 GiB in a few rows")
+    return array.cast(pa.large_string() if is_text else pa.large_binary())
+
+
+def _hashes_of(names: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return the hash of each name, (n,) uint64; none is null."""
+    if pa.types.is_dictionary(names.type):
+        # Each once, and none that is not there: decoded, they could take any memory.
+        used = pc.unique(names.indices)
+        found = np.zeros(len(names.dictionary), np.uint64)
+        found[used.to_numpy(zero_copy_only=False)] = _hashes_of(names.dictionary.take(used))
+        hashes: npt.NDArray[np.uint64] = found[names.indices.to_numpy(zero_copy_only=False)]
+        return hashes
+    cells = cells_of_strings(names.cast(pa.large_string()))
     hashes = np.empty(len(cells), np.uint64)
     hash_names(cells.data, cells.starts, cells.stops, hashes)
-    return Keyed(offsets, hashes, np.ascontiguousarray(values, np.float32))
+    return hashes
 
 
 def cells_of_strings(array: pa.LargeStringArray) -> TextCells:

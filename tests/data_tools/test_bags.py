@@ -353,6 +353,67 @@ def test_whole_numbers_are_values_and_keys_whatever_their_width(tmp_path):
     assert len(set(found)) == 1
 
 
+NAMES = {
+    "dictionary": pa.list_(pa.dictionary(pa.int32(), pa.string())),
+    "views": pa.large_list(pa.string_view()),
+    "large": pa.large_list(pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "ipc"])
+def test_lists_of_names_are_the_same_however_arrow_keeps_them(tmp_path, kind):
+    rng = random.Random(3)
+    rows = [
+        None if rng.random() < 0.1 else rng.choices(["a", "b", "c" * 40, None], k=rng.randrange(5))
+        for _ in range(300)
+    ]
+    found = set()
+    for name, told in {"plain": pa.list_(pa.string()), **NAMES}.items():
+        table = pa.table({"l": pa.array(rows, told), "y": [i % 2 for i in range(300)]})
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "parquet":
+            pq.write_table(table, path, row_group_size=70)
+            assert name == "plain" or pq.read_schema(path).field("l").type == told
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table, max_chunksize=70)
+        report, manifest = run(tmp_path, str(path), out=name)
+        assert (report.rows_written, report.bags) == (300, 1)
+        found.add(manifest.fingerprint)
+        encoder = Encoder(manifest.schema, {})
+        pieces = read_encoded([str(path)], encoder)
+        codes = np.concatenate([p.rows.bags.codes for p in pieces])
+        direct = [encoder.encode(batch).bags.codes for batch in table.to_batches()]
+        assert codes.tolist() == np.concatenate(direct).tolist()
+    assert len(found) == 1
+
+
+def test_lists_of_few_names_that_take_a_byte_each_are_read_in_small_pieces(tmp_path, monkeypatch):
+    kind = pa.list_(pa.dictionary(pa.int8(), pa.string()))
+    rows = pa.array([["a", "b"] * 3000] * 200, kind)
+    table = pa.table({"l": rows, "y": [0, 1] * 100})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    sizes = []
+    real = bag_rows.slices
+    monkeypatch.setattr(
+        "data_tools.pass_one.slices",
+        lambda bags, cells, n, **k: sizes.append(len(cells[0].keys)) or real(bags, cells, n, **k),
+    )
+    run(tmp_path, str(tmp_path / "a.arrow"), **PLAIN)
+    assert sum(sizes) == 1_200_000
+    assert max(sizes) <= (4 << 20) // 12
+
+
+def test_lists_of_bytes_are_refused_in_a_line(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"l": pa.array([[b"a"], []] * 5, pa.list_(pa.binary())), "y": [0, 1] * 5})
+    pq.write_table(table, path)
+    with pytest.raises(ConfigError, match="list<element: binary>") as error:
+        run(tmp_path, str(path), **PLAIN)
+    assert "--drop" in error.value.remedy
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "ipc"])
 def test_a_value_of_a_map_that_is_not_finite_rejects_its_row_with_a_reason(tmp_path, kind):
     n = 12
