@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,9 @@ from streamtrain.reader.windows import (
 from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
-"""Rows scored at a time."""
+"""Most rows scored at a time."""
+_WINDOW_ROWS = 4 * SCORING_ROWS
+_MOST_BYTES = 32 << 20
 AUC_ROW_BYTES = 32
 MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
 """Rows up to which an AUC is exact: at least, and at most where memory allows."""
@@ -37,8 +40,8 @@ def evaluate_split(
     model: Model,
     parameters: npt.NDArray[np.float32],
     *,
+    n_threads: int = 1,
     io: IoMethod = "pread",
-    depth: int = 1,
     auc_rows: int = 2_000_000,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float | int | None]:
@@ -48,6 +51,8 @@ def evaluate_split(
     ----------
     parameters : (P,) float32
         Settled.
+    n_threads : int
+        Most threads that read.
     should_stop : callable
         Looked at between pieces.
 
@@ -59,19 +64,16 @@ def evaluate_split(
         If a block is not what was written.
     """
     schema = dataset.schema
-    blocks = dataset.manifest.blocks(split)
-    settings = OrderSettings(
-        dataset.fingerprint, 0, scoring_window_blocks([b.n_rows for _, b in blocks]), shuffle=False
-    )
+    plan = plan_scoring(dataset, split, n_threads=n_threads)
     evaluation = Evaluation(
         model.architecture, n_classes=len(schema.target.classes), auc_rows=auc_rows
     )
     with EpochReader(
         dataset,
         split,
-        settings,
-        batch_size=min(SCORING_ROWS, dataset.n_rows(split)),
-        depth=depth,
+        OrderSettings(dataset.fingerprint, 0, plan.window_blocks, shuffle=False),
+        batch_size=plan.n_rows,
+        n_readers=plan.n_readers,
         io=io,
         class_values=class_values(schema, model.architecture.loss),
     ) as reader:
@@ -85,49 +87,86 @@ def evaluate_split(
     return evaluation.result()
 
 
-def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget: int) -> int:
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How a split is read to be scored.
+
+    Parameters
+    ----------
+    n_rows : int
+        Scored at a time.
+    window_blocks, n_readers : int
+    read_bytes, row_bytes : int
+        Of what readers read into; of windows, and of the rows at hand.
+    """
+
+    n_rows: int
+    window_blocks: int
+    n_readers: int
+    read_bytes: int
+    row_bytes: int
+
+
+def plan_scoring(dataset: Dataset, split: str, *, n_threads: int) -> ScoringPlan:
+    """Return how a split is scored: some thousand rows at a time, fewer where rows are wide.
+
+    Windows of a few blocks, so that several threads have one to read.
+    """
+    blocks = [block for _, block in dataset.manifest.blocks(split)]
+    block_rows = [block.n_rows for block in blocks]
+    per_row = row_bytes(dataset)
+    largest = max(block_rows, default=1)
+    window_blocks = max(1, min(_WINDOW_ROWS, _MOST_BYTES // per_row) // largest)
+    # Rows of narrow values are scored as float32.
+    wide = max(per_row, 4 * len(dataset.schema.numeric))
+    n_rows = max(1, min(SCORING_ROWS, _MOST_BYTES // wide, sum(block_rows)))
+    n_readers = max(1, min(n_threads, window_blocks, len(blocks)))
+    entries = window_entries(dataset, split, window_blocks)
+    entries += batch_entries(dataset, split, window_blocks, n_rows)
+    block_bytes = max((block.n_bytes for block in blocks), default=0)
+    return ScoringPlan(
+        n_rows,
+        window_blocks,
+        n_readers,
+        n_readers * (block_bytes + dataset.format.scratch_bytes) + dataset.format.shared_bytes,
+        (largest_window(block_rows, window_blocks) + n_rows) * per_row
+        + ENTRY_BYTES * entries
+        + handover_bytes(dataset, n_rows),
+    )
+
+
+def scored_bytes(n_rows: int, n_scores: int) -> int:
+    """Return the memory of rows that are scored and measured."""
+    return n_rows * (160 + 24 * n_scores)
+
+
+def require_scoring_memory(
+    dataset: Dataset, split: str, model: Model, *, budget: int, n_threads: int = 1
+) -> int:
     """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
 
     Parameters
     ----------
     budget : int
         Bytes of the whole process.
+    n_threads : int
+        As given to `evaluate_split`.
 
     Raises
     ------
     BudgetError
         Naming every part in bytes.
     """
-    block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
-    window = largest_window(block_rows, scoring_window_blocks(block_rows))
+    plan = plan_scoring(dataset, split, n_threads=n_threads)
     n_scores = model.architecture.n_scores
-    block_bytes = max((block.n_bytes for _, block in dataset.manifest.blocks(split)), default=0)
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
-        "read buffers": block_bytes + dataset.format.scratch_bytes + dataset.format.shared_bytes,
-        "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset)
-        + scoring_entry_bytes(dataset, split)
-        + handover_bytes(dataset, SCORING_ROWS),
-        "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
+        "read buffers": plan.read_bytes,
+        "windows": plan.row_bytes,
+        "scored rows": scored_bytes(plan.n_rows, n_scores),
         "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
     memory.require(budget, parts, what="an evaluation")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
-
-
-def scoring_entry_bytes(dataset: Dataset, split: str) -> int:
-    """Return the memory of the entries of bags in two windows and a spill."""
-    if not dataset.schema.bags:
-        return 0
-    rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
-    blocks = scoring_window_blocks(rows)
-    in_window = window_entries(dataset, split, blocks)
-    in_spill = batch_entries(dataset, split, blocks, min(SCORING_ROWS, sum(rows)))
-    return ENTRY_BYTES * (2 * in_window + in_spill)
-
-
-def scoring_window_blocks(block_rows: list[int]) -> int:
-    """Return the blocks of a window that is only scored: about `SCORING_ROWS` rows."""
-    return max(1, SCORING_ROWS // max(block_rows, default=1))

@@ -22,15 +22,16 @@ from streamtrain.scoring import (
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
     SCORING_ROWS,
-    scoring_entry_bytes,
-    scoring_window_blocks,
+    plan_scoring,
+    scored_bytes,
 )
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.manifest import StoredBlock
 from streamtrain.train.settings import Resources, TrainSettings
 
 _RESERVE_BYTES = 24 << 20
-_SCORED_ROW_BYTES = 160
+_MAX_READERS = 16
+_READ_SHARE = 16
 WINDOW_SHARE = 8
 """A window is chosen to take at most this part of the budget: of the budget alone, because
 the order depends on the window and must not depend on threads, prefetch or what is resident."""
@@ -58,6 +59,8 @@ class MemoryPlan:
     budget : int
         Bytes for the whole process.
     window_blocks, window_rows : int
+    n_readers : int
+        Threads that fill a window.
     auc_rows : int
         Rows up to which validation's AUC is exact.
     parts : dict of str to int
@@ -67,6 +70,7 @@ class MemoryPlan:
     budget: int
     window_blocks: int
     window_rows: int
+    n_readers: int
     auc_rows: int
     parts: dict[str, int]
 
@@ -166,20 +170,20 @@ def _divide(
     kept = parameters * (bool(settings.early_stop) + (settings.average != "none"))
     # A checkpoint is serialised from copies of its arrays.
     checkpoint = max(parameters + state + kept, parameters + vocabulary_bytes)
-    valid = [block for _, block in dataset.manifest.blocks("valid")]
+    # One thread's block, and its rows where they are decoded. Reading uses every core, where
+    # the budget holds a block for each: none computes meanwhile.
+    reader_bytes = block_bytes + dataset.format.scratch_bytes
+    readers = min(resources.n_threads, _MAX_READERS, budget // _READ_SHARE // reader_bytes)
+    readers = max(1, readers)
     scored = 0
-    if valid:
-        window = largest_window(
-            [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
-        )
-        rows = 2 * window + SCORING_ROWS
-        scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
-        scored += handover_bytes(dataset, SCORING_ROWS) + scoring_entry_bytes(dataset, "valid")
-        scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
+    if dataset.manifest.n_rows("valid"):
+        scoring = plan_scoring(dataset, "valid", n_threads=readers)
+        scored = scoring.read_bytes + scoring.row_bytes
+        scored += scored_bytes(scoring.n_rows, architecture.n_scores)
     progressive = 0
     if resources.progressive:
         rows = max(SCORING_ROWS, settings.batch_size)
-        progressive = rows * (_SCORED_ROW_BYTES + 28 * architecture.n_scores)
+        progressive = scored_bytes(rows, architecture.n_scores) + 4 * rows * architecture.n_scores
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
@@ -205,8 +209,7 @@ def _divide(
         "spill of one batch": settings.batch_size * per_row
         + ENTRY_BYTES * entries
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes)
-        + dataset.format.shared_bytes,
+        "read buffers": readers * reader_bytes + dataset.format.shared_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,
@@ -216,7 +219,7 @@ def _divide(
     )
     spare = max(budget - sum(parts.values()), 0)
     auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
-    return MemoryPlan(budget, blocks, rows, auc_rows, parts)
+    return MemoryPlan(budget, blocks, rows, readers, auc_rows, parts)
 
 
 def _most_entry_bytes(located: Sequence[tuple[int, StoredBlock]]) -> int:

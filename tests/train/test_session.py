@@ -287,7 +287,7 @@ def test_windows_follow_from_the_budget_alone(tmp_path):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("options", [{}, {"prefetch": 9}, {"window_blocks": 50}])
+@pytest.mark.parametrize("options", [{}, {"prefetch": 9}, {"window_blocks": 150}])
 def test_the_memory_that_a_refusal_tells_to_give_is_enough_and_little_more(tmp_path, options):
     folder = make_dataset(tmp_path / "ds", n_rows=20_000, n_numeric=600, splits=("train",))
     dataset = open_dataset(folder)
@@ -298,10 +298,10 @@ def test_the_memory_that_a_refusal_tells_to_give_is_enough_and_little_more(tmp_p
     def plan(budget):
         return plan_memory(
             dataset, architecture, settings, Resources(memory=budget, **resources),
-            interpreter_bytes=60_000_000,
+            interpreter_bytes=150_000_000,
         )  # fmt: skip
 
-    for budget in (70_000_000, 90_000_000, 100_000_000):
+    for budget in (152_000_000, 170_000_000, 190_000_000):
         with pytest.raises(BudgetError) as refused:
             plan(budget)
         told = re.search("give --memory ([0-9]+)MB or more", refused.value.remedy)
@@ -309,6 +309,29 @@ def test_the_memory_that_a_refusal_tells_to_give_is_enough_and_little_more(tmp_p
         assert plan(enough).budget == enough
         with pytest.raises(BudgetError):
             plan(enough - 40_000_000)
+
+
+def test_windows_are_filled_by_as_many_threads_as_the_budget_has_blocks_for(tmp_path):
+    folder = make_dataset(tmp_path / "ds", n_rows=2_000, n_numeric=2400, splits=("train",))
+    dataset = open_dataset(folder)
+    architecture = plan_architecture(dataset.schema, model="linear", loss=None)
+    block_bytes = max(block.n_bytes for _, block in dataset.manifest.blocks("train"))
+
+    def planned(budget, threads):
+        return plan_memory(
+            dataset,
+            architecture,
+            TrainSettings(window_blocks=1),
+            Resources(memory=budget, threads=threads),
+            interpreter_bytes=0,
+        )
+
+    assert [planned(1 << 30, t).n_readers for t in (1, 3, 16, 64)] == [1, 3, 16, 16]
+    # A sixteenth of the budget is theirs.
+    budget = 80 << 20
+    n_readers = planned(budget, 64).n_readers
+    assert 1 <= n_readers == max(budget // 16 // block_bytes, 1) < 64
+    assert planned(budget, 64).parts["read buffers"] == n_readers * block_bytes
 
 
 def test_two_trainings_of_one_run_are_refused(dataset, tmp_path):
