@@ -252,12 +252,12 @@ class _Ingest:
             ids, counts, offsets, data = table.ranked(
                 at_least=options.rare, at_most=options.max_categories
             )
+            table.clear()
             vocabulary = Vocabulary(offsets, data[: offsets[-1]])
             path, digest = write_vocabulary(self._folder, name, vocabulary, counts)
             files[path] = digest
             digests.append((vocabulary.cardinality, vocabulary_digest(vocabulary, counts)))
             remaps.append(Remap(ids, table.n_ids))
-            table.clear()
         if self._has_rejects:
             files[_REJECTED] = _file_digest(self._folder / _REJECTED)
         part = self._plan_blocks(first, partitions, plan) if columns.bags else plan.part

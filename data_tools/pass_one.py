@@ -29,8 +29,8 @@ from streamtrain.store.cells import Cells, as_text
 from streamtrain.store.string_table import MissingTexts, StringTable
 
 _EARLY_FAILURES = 1000
-_MIN_PRUNED = 1024
-"""Tables with fewer strings are never pruned."""
+_MIN_PRUNED, _MIN_PRUNED_BYTES = 1024, 1 << 20
+"""Tables with fewer strings that take less are never pruned."""
 
 
 class NotNumbersError(Exception):
@@ -397,7 +397,7 @@ class PassOne:
         expected = min(growth, 2 * max(total - self._table_bytes, 0))
         while total + expected > self._plan.tables:
             largest = max(self._tables, key=lambda t: t.n_bytes)
-            if len(largest) < _MIN_PRUNED:
+            if len(largest) < _MIN_PRUNED and largest.n_bytes < _MIN_PRUNED_BYTES:
                 break
             largest.prune()
             total = sum(t.n_bytes for t in self._tables)
