@@ -98,6 +98,12 @@ def read_array_rows(
             found = ArraySet(found.features, None, None, found.feature_names, found.file)
         elif schema.weight is None and weight_file is None and files.names.weight is None:
             found = replace(found, weight=None)
+        if found.target is not None and found.n_targets != schema.target.n_outputs:
+            raise SchemaError(
+                f"{found.n_targets:,} targets for each row, the model was trained on "
+                f"{schema.target.n_outputs:,}",
+                where=found.target.name,
+            )
         n_rows = _fit(found, array, memory)
         yield from _rows(found, schema, array, n_rows)
         found.ends()
@@ -119,6 +125,8 @@ def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
         )
     n_rows = min(max(_BYTES // (4 * n_values), 1), _ROWS)
     row_bytes = n_values * (source.dtype.itemsize + 4)
+    if found.target is not None and found.n_targets > 1:
+        row_bytes += found.n_targets * (found.target.dtype.itemsize + 4)
     parts = {
         "interpreter, code and model": process_memory.resident_bytes(),
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
@@ -143,7 +151,11 @@ def _rows(
 
 
 def _targets(targets: npt.NDArray[Any], found: ArraySet, schema: Schema) -> npt.NDArray[np.float32]:
-    """Return targets as shards hold them, NaN for those that training did not know."""
+    """Return targets as shards hold them, (n,) or (n, M), NaN for those training did not know."""
+    n_outputs = schema.target.n_outputs
+    if n_outputs > 1 and found.n_targets == n_outputs:
+        with np.errstate(over="ignore"):  # infinite then, and left out
+            return np.ascontiguousarray(targets, np.float32)
     flat = targets.reshape(-1)
     is_text = isinstance(found.target, Labels)
     if is_text != schema.target.is_text:

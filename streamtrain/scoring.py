@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtrain import memory
 from streamtrain.errors import StoppedError
+from streamtrain.model.architecture import Architecture
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.losses import class_values
 from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.model.models import Model
+from streamtrain.model.output_metrics import plan_output_metrics_bytes
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
 from streamtrain.reader.windows import (
@@ -41,7 +44,7 @@ def evaluate_split(
     depth: int = 1,
     auc_rows: int = 2_000_000,
     should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Return rows, loss and metrics of a model on a split.
 
     Parameters
@@ -109,12 +112,20 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
         + scoring_entry_bytes(dataset, split)
         + handover_bytes(dataset, SCORING_ROWS),
         "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
-        "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
+        "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
     memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
+
+
+def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
+    """Return the most bytes that the metrics of an architecture take."""
+    if architecture.n_targets > 1:
+        return plan_output_metrics_bytes(architecture.n_targets, auc_rows=auc_rows)
+    n_classes = max(architecture.n_scores, 2)
+    return plan_metrics_bytes("binary", n_classes=n_classes, auc_rows=auc_rows)
 
 
 def scoring_entry_bytes(dataset: Dataset, split: str) -> int:

@@ -115,7 +115,7 @@ class ContentsDigest:
 
     Of each block of a table in turn, each column's n values as 4 little-endian
     bytes (float32 or int32), then for each bag the bytes of each row's entries and
-    the entries; of a block of arrays, each row's features and its target. So it
+    the entries; of a block of arrays, each row's features and its targets. So it
     depends on values, on the order of the rows, and for a table on the boundaries
     of blocks.
     """
@@ -217,7 +217,7 @@ class BlockWriter(abc.ABC):
     stored : StoredColumns or StoredFeatures
         A block of a table of k columns is gathered in `matrix` as (k, block_rows)
         int32, the bits of its values; one of arrays as (block_rows, bytes) uint8,
-        each row's features, then its target, then its weight.
+        each row's features, then its targets, then its weight.
     block_rows : int
         Rows of every block but the last.
     max_block_rows : int

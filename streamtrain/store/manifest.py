@@ -27,6 +27,7 @@ from streamtrain.store.schema import (
     ArrayFeatures,
     Schema,
     is_possible_bag,
+    is_possible_target,
 )
 
 MANIFEST_NAME = "dataset.json"
@@ -337,6 +338,7 @@ def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
         and all(0 < n <= MAX_ROW_VALUES for n in array.shape)
         and array.stored.n_values <= MAX_ROW_VALUES
         and len(array.statistics) in {1, array.stored.n_values}
+        and (manifest.adopted is msgspec.UNSET or schema.target.n_outputs == 1)
         and not schema.columns
         and schema.weight in {None, "weight"}
         and (
@@ -367,6 +369,8 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
             for _, block in manifest.blocks(split)
         ),
         "a target whose classes and values differ": len(target.classes) != len(target.values),
+        "a target that cannot be": not is_possible_target(target),
+        "several targets of a row of a table": schema.array is None and target.n_outputs > 1,
         "contents of other splits": not isinstance(manifest.contents, msgspec.UnsetType)
         and set(manifest.contents) != set(manifest.splits),
     }

@@ -22,6 +22,7 @@ from streamtrain.scoring import (
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
     SCORING_ROWS,
+    metrics_bytes,
     scoring_entry_bytes,
     scoring_window_blocks,
 )
@@ -132,6 +133,10 @@ def plan_memory(
         rows = max(SCORING_ROWS, settings.batch_size)
         progressive = rows * (_SCORED_ROW_BYTES + 28 * architecture.n_scores)
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
+    if architecture.n_targets > 1:
+        metrics = metrics_bytes(architecture, auc_rows=0)
+        scored += metrics if valid else 0
+        progressive += metrics if resources.progressive else 0
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
         block_rows,

@@ -77,6 +77,7 @@ class Progressive:
         found = self._evaluation.result()
         n_rows = found.pop("rows")
         del found["loss"]
+        found.pop("outputs", None)
         return {"metrics_rows": n_rows, **found}
 
     def end(self) -> None:
