@@ -21,6 +21,9 @@ from streamtrain.store.schema import ArrayFeatures, Schema
 
 _ROWS = 8192
 _BYTES = 16 << 20
+_OUTPUT_BYTES = 48
+"""Of each of several targets of a row while it is scored: as read, as float32, a score, a
+prediction, a column of them."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,12 @@ def read_array_rows(
                 f"{schema.target.n_outputs:,}",
                 where=found.target.name,
             )
-        n_rows = _fit(found, array, memory)
+        n_rows = _fit(found, array, schema.target.n_outputs, memory)
         yield from _rows(found, schema, array, n_rows)
         found.ends()
 
 
-def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
+def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None) -> int:
     source, n_values = found.features, array.stored.n_values
     if source.shape[1:] not in {array.shape, (n_values,)}:
         raise SchemaError(
@@ -123,10 +126,9 @@ def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
             where=source.name,
             remedy="select and order its variables as they were",
         )
-    n_rows = min(max(_BYTES // (4 * n_values), 1), _ROWS)
-    row_bytes = n_values * (source.dtype.itemsize + 4)
-    if found.target is not None and found.n_targets > 1:
-        row_bytes += found.n_targets * (found.target.dtype.itemsize + 4)
+    beside = 0 if n_outputs == 1 else _OUTPUT_BYTES * n_outputs
+    n_rows = min(max(_BYTES // (4 * n_values + beside), 1), _ROWS)
+    row_bytes = n_values * (source.dtype.itemsize + 4) + beside
     parts = {
         "interpreter, code and model": process_memory.resident_bytes(),
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,

@@ -21,9 +21,9 @@ from streamtrain.model_file import ModelFile, load_model_file
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
 from streamtrain.scoring import (
-    SCORING_ROWS,
     evaluate_split,
     require_scoring_memory,
+    scoring_rows,
     scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
@@ -294,12 +294,15 @@ class Model:
         order = OrderSettings(
             dataset.fingerprint, 0, scoring_window_blocks(block_rows), shuffle=False
         )
-        size = min(SCORING_ROWS, dataset.n_rows(split))
+        size = min(scoring_rows(self.architecture), dataset.n_rows(split))
         with EpochReader(dataset, split, order, batch_size=size) as reader:
             for segment in reader.epoch(Cursor()):
-                rows = segment.rows
-                exposure = rows.exposure if len(rows.exposure) else None
-                yield EncodedRows(rows.numeric, rows.codes, rows.target, None, exposure, rows.bags)
+                for k in range(segment.n_batches):
+                    rows = segment.rows.slice(k * size, min((k + 1) * size, segment.rows.n_rows))
+                    exposure = rows.exposure if len(rows.exposure) else None
+                    yield EncodedRows(
+                        rows.numeric, rows.codes, rows.target, None, exposure, rows.bags
+                    )
 
     def _target(self, target: Floats) -> Floats:
         """Return class indices (-1 where there is none), or the values of a regression."""
@@ -319,7 +322,7 @@ class Model:
             return known
         if self.architecture.loss == "logistic":
             known = (target == 0) | (target == 1)
-        rows: npt.NDArray[np.bool_] = known.all(axis=1)
+        rows: npt.NDArray[np.bool_] = np.logical_and.reduce(known, axis=1)
         return rows
 
     def _check_encoding(self, dataset: Dataset) -> None:

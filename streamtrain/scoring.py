@@ -15,7 +15,7 @@ from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.losses import class_values
 from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.model.models import Model
-from streamtrain.model.output_metrics import plan_output_metrics_bytes
+from streamtrain.model.output_metrics import Kind, plan_output_metrics_bytes
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
 from streamtrain.reader.windows import (
@@ -29,9 +29,23 @@ from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
 """Rows scored at a time."""
+_SCORED_TARGETS = 1 << 20
+"""Targets scored at a time, where a row has several."""
 AUC_ROW_BYTES = 32
 MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
 """Rows up to which an AUC is exact: at least, and at most where memory allows."""
+
+
+def scoring_rows(architecture: Architecture) -> int:
+    """Return the rows that are scored at a time: fewer where each has many targets."""
+    if architecture.n_targets == 1:
+        return SCORING_ROWS
+    return max(64, min(SCORING_ROWS, _SCORED_TARGETS // architecture.n_targets))
+
+
+def scored_row_bytes(architecture: Architecture) -> int:
+    """Return what a row takes while it is scored and measured: scores, predictions, columns."""
+    return 160 + (24 if architecture.n_targets == 1 else 32) * architecture.n_scores
 
 
 def evaluate_split(
@@ -73,7 +87,7 @@ def evaluate_split(
         dataset,
         split,
         settings,
-        batch_size=min(SCORING_ROWS, dataset.n_rows(split)),
+        batch_size=min(scoring_rows(model.architecture), dataset.n_rows(split)),
         depth=depth,
         io=io,
         class_values=class_values(schema, model.architecture.loss),
@@ -103,15 +117,15 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
     """
     block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
     window = largest_window(block_rows, scoring_window_blocks(block_rows))
-    n_scores = model.architecture.n_scores
+    n_rows = scoring_rows(model.architecture)
     block_bytes = max((block.n_bytes for _, block in dataset.manifest.blocks(split)), default=0)
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
         "read buffers": block_bytes + dataset.format.scratch_bytes + dataset.format.shared_bytes,
-        "windows": (2 * window + SCORING_ROWS) * row_bytes(dataset)
+        "windows": (2 * window + n_rows) * row_bytes(dataset)
         + scoring_entry_bytes(dataset, split)
-        + handover_bytes(dataset, SCORING_ROWS),
-        "scored rows": SCORING_ROWS * (160 + 24 * n_scores),
+        + handover_bytes(dataset, n_rows),
+        "scored rows": n_rows * scored_row_bytes(model.architecture),
         "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
@@ -123,7 +137,8 @@ def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget
 def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
     """Return the most bytes that the metrics of an architecture take."""
     if architecture.n_targets > 1:
-        return plan_output_metrics_bytes(architecture.n_targets, auc_rows=auc_rows)
+        kind: Kind = "labels" if architecture.loss == "logistic" else "values"
+        return plan_output_metrics_bytes(kind, architecture.n_targets, auc_rows=auc_rows)
     n_classes = max(architecture.n_scores, 2)
     return plan_metrics_bytes("binary", n_classes=n_classes, auc_rows=auc_rows)
 

@@ -41,14 +41,14 @@ def block_rows(n_outputs: int) -> int:
     return max(_MIN_ROWS, min(_MAX_ROWS, _BLOCK_VALUES // n_outputs))
 
 
-def plan_output_metrics_bytes(n_outputs: int, *, auc_rows: int) -> int:
+def plan_output_metrics_bytes(kind: Kind, n_outputs: int, *, auc_rows: int) -> int:
     """Return the most bytes that one `OutputMetrics` takes, in work and at rest."""
     # The block, what a call adds to it, and four arrays as large while it is summed.
     rows = 8 * 8 * block_rows(n_outputs) * n_outputs
     areas = 0
-    if n_outputs <= MAX_RANKED:
-        # Their rows are shared among them, and so are the bins of their histograms.
-        areas = plan_ranking_bytes(auc_rows) + n_outputs * plan_ranking_bytes(0) // 4
+    if kind == "labels" and n_outputs <= MAX_RANKED:
+        # Rows are shared among the outputs, and so are the bins of their histograms.
+        areas = plan_ranking_bytes(auc_rows)
     return rows + 8 * 3 * _N_STATE * n_outputs + areas
 
 

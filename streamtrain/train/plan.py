@@ -21,9 +21,10 @@ from streamtrain.scoring import (
     AUC_ROW_BYTES,
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
-    SCORING_ROWS,
     metrics_bytes,
+    scored_row_bytes,
     scoring_entry_bytes,
+    scoring_rows,
     scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
@@ -31,7 +32,6 @@ from streamtrain.store.manifest import StoredBlock
 from streamtrain.train.settings import Resources, TrainSettings
 
 _RESERVE_BYTES = 24 << 20
-_SCORED_ROW_BYTES = 160
 WINDOW_SHARE = 8
 """A window is chosen to take at most this part of the budget: of the budget alone, because
 the order depends on the window and must not depend on threads, prefetch or what is resident."""
@@ -124,14 +124,15 @@ def plan_memory(
         window = largest_window(
             [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
         )
-        rows = 2 * window + SCORING_ROWS
+        at_once = scoring_rows(architecture)
+        rows = 2 * window + at_once
         scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
-        scored += handover_bytes(dataset, SCORING_ROWS) + scoring_entry_bytes(dataset, "valid")
-        scored += SCORING_ROWS * (_SCORED_ROW_BYTES + 24 * architecture.n_scores)
+        scored += handover_bytes(dataset, at_once) + scoring_entry_bytes(dataset, "valid")
+        scored += at_once * scored_row_bytes(architecture)
     progressive = 0
     if resources.progressive:
-        rows = max(SCORING_ROWS, settings.batch_size)
-        progressive = rows * (_SCORED_ROW_BYTES + 28 * architecture.n_scores)
+        rows = max(scoring_rows(architecture), settings.batch_size)
+        progressive = rows * (scored_row_bytes(architecture) + 4 * architecture.n_scores)
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
     if architecture.n_targets > 1:
         metrics = metrics_bytes(architecture, auc_rows=0)
