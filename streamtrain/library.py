@@ -141,7 +141,7 @@ def train(
     out: str | os.PathLike[str],
     memory: int | str | None = None,
     threads: int = 0,
-    prefetch: int = 1,
+    prefetch: int = 0,
     io: IoMethod = "pread",
     checkpoint_every: str | int = "60s",
     progressive: bool = False,

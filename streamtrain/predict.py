@@ -22,9 +22,8 @@ from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
 from streamtrain.scoring import (
     evaluate_split,
+    plan_scoring,
     require_scoring_memory,
-    scoring_rows,
-    scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.encode import EncodedRows, Encoder, encode_array
@@ -203,13 +202,18 @@ class Model:
         dataset.n_rows(split)
         self._check_encoding(dataset)
         auc_rows = require_scoring_memory(
-            dataset, split, self._model, budget=memory or default_budget()
+            dataset,
+            split,
+            self._model,
+            budget=memory or default_budget(),
+            n_threads=self.n_threads,
         )
         result = evaluate_split(
             dataset,
             split,
             self._model,
             self.file.parameters,
+            n_threads=self.n_threads,
             auc_rows=auc_rows,
             should_stop=should_stop,
         )
@@ -289,16 +293,21 @@ class Model:
         """
         dataset.n_rows(split)
         self._check_encoding(dataset)
-        require_scoring_memory(dataset, split, self._model, budget=memory or default_budget())
-        block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
-        order = OrderSettings(
-            dataset.fingerprint, 0, scoring_window_blocks(block_rows), shuffle=False
+        require_scoring_memory(
+            dataset,
+            split,
+            self._model,
+            budget=memory or default_budget(),
+            n_threads=self.n_threads,
         )
-        size = min(scoring_rows(self.architecture), dataset.n_rows(split))
-        with EpochReader(dataset, split, order, batch_size=size) as reader:
+        plan = plan_scoring(dataset, split, n_threads=self.n_threads)
+        order = OrderSettings(dataset.fingerprint, 0, plan.window_blocks, shuffle=False)
+        with EpochReader(
+            dataset, split, order, batch_size=plan.n_rows, n_readers=plan.n_readers
+        ) as reader:
             for segment in reader.epoch(Cursor()):
                 for k in range(segment.n_batches):
-                    rows = segment.rows.slice(k * size, min((k + 1) * size, segment.rows.n_rows))
+                    rows = segment.rows.slice(k * plan.n_rows, (k + 1) * plan.n_rows)
                     exposure = rows.exposure if len(rows.exposure) else None
                     yield EncodedRows(
                         rows.numeric, rows.codes, rows.target, None, exposure, rows.bags

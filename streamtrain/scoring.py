@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,14 @@ from streamtrain.reader.windows import (
 from streamtrain.store.dataset import Dataset, IoMethod
 
 SCORING_ROWS = 8192
-"""Rows scored at a time."""
+"""Most rows scored at a time."""
+_WINDOW_ROWS = 4 * SCORING_ROWS
+_MOST_BYTES = 32 << 20
 _SCORED_TARGETS = 1 << 20
 """Targets scored at a time, where a row has several."""
 AUC_ROW_BYTES = 32
 MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
 """Rows up to which an AUC is exact: at least, and at most where memory allows."""
-
-
-def scoring_rows(architecture: Architecture) -> int:
-    """Return the rows that are scored at a time: fewer where each has many targets."""
-    if architecture.n_targets == 1:
-        return SCORING_ROWS
-    return max(64, min(SCORING_ROWS, _SCORED_TARGETS // architecture.n_targets))
-
-
-def scored_row_bytes(architecture: Architecture) -> int:
-    """Return what a row takes while it is scored and measured: scores, predictions, columns."""
-    return 160 + (24 if architecture.n_targets == 1 else 32) * architecture.n_scores
 
 
 def evaluate_split(
@@ -54,8 +45,8 @@ def evaluate_split(
     model: Model,
     parameters: npt.NDArray[np.float32],
     *,
+    n_threads: int = 1,
     io: IoMethod = "pread",
-    depth: int = 1,
     auc_rows: int = 2_000_000,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -65,6 +56,8 @@ def evaluate_split(
     ----------
     parameters : (P,) float32
         Settled.
+    n_threads : int
+        Most threads that read.
     should_stop : callable
         Looked at between pieces.
 
@@ -76,19 +69,16 @@ def evaluate_split(
         If a block is not what was written.
     """
     schema = dataset.schema
-    blocks = dataset.manifest.blocks(split)
-    settings = OrderSettings(
-        dataset.fingerprint, 0, scoring_window_blocks([b.n_rows for _, b in blocks]), shuffle=False
-    )
+    plan = plan_scoring(dataset, split, n_threads=n_threads)
     evaluation = Evaluation(
         model.architecture, n_classes=len(schema.target.classes), auc_rows=auc_rows
     )
     with EpochReader(
         dataset,
         split,
-        settings,
-        batch_size=min(scoring_rows(model.architecture), dataset.n_rows(split)),
-        depth=depth,
+        OrderSettings(dataset.fingerprint, 0, plan.window_blocks, shuffle=False),
+        batch_size=plan.n_rows,
+        n_readers=plan.n_readers,
         io=io,
         class_values=class_values(schema, model.architecture.loss),
     ) as reader:
@@ -102,36 +92,65 @@ def evaluate_split(
     return evaluation.result()
 
 
-def require_scoring_memory(dataset: Dataset, split: str, model: Model, *, budget: int) -> int:
-    """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
+@dataclass(frozen=True)
+class ScoringPlan:
+    """How a split is read to be scored.
 
     Parameters
     ----------
-    budget : int
-        Bytes of the whole process.
-
-    Raises
-    ------
-    BudgetError
-        Naming every part in bytes.
+    n_rows : int
+        Scored at a time.
+    window_blocks, n_readers : int
+    read_bytes, row_bytes : int
+        Of what readers read into; of windows, and of the rows at hand.
     """
-    block_rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
-    window = largest_window(block_rows, scoring_window_blocks(block_rows))
-    n_rows = scoring_rows(model.architecture)
-    block_bytes = max((block.n_bytes for _, block in dataset.manifest.blocks(split)), default=0)
-    parts = {
-        "interpreter, code and model": memory.resident_bytes(),
-        "read buffers": block_bytes + dataset.format.scratch_bytes + dataset.format.shared_bytes,
-        "windows": (2 * window + n_rows) * row_bytes(dataset)
-        + scoring_entry_bytes(dataset, split)
+
+    n_rows: int
+    window_blocks: int
+    n_readers: int
+    read_bytes: int
+    row_bytes: int
+
+
+def plan_scoring(dataset: Dataset, split: str, *, n_threads: int) -> ScoringPlan:
+    """Return how a split is scored: some thousand rows at a time, fewer where rows are wide.
+
+    Windows of a few blocks, so that several threads have one to read.
+    """
+    blocks = [block for _, block in dataset.manifest.blocks(split)]
+    block_rows = [block.n_rows for block in blocks]
+    per_row = row_bytes(dataset)
+    largest = max(block_rows, default=1)
+    window_blocks = max(1, min(_WINDOW_ROWS, _MOST_BYTES // per_row) // largest)
+    # Rows of narrow values are scored as float32.
+    wide = max(per_row, 4 * len(dataset.schema.numeric))
+    at_once = scoring_rows(dataset.schema.target.n_outputs)
+    n_rows = max(1, min(at_once, _MOST_BYTES // wide, sum(block_rows)))
+    n_readers = max(1, min(n_threads, window_blocks, len(blocks)))
+    entries = window_entries(dataset, split, window_blocks)
+    entries += batch_entries(dataset, split, window_blocks, n_rows)
+    block_bytes = max((block.n_bytes for block in blocks), default=0)
+    return ScoringPlan(
+        n_rows,
+        window_blocks,
+        n_readers,
+        n_readers * (block_bytes + dataset.format.scratch_bytes) + dataset.format.shared_bytes,
+        (largest_window(block_rows, window_blocks) + n_rows) * per_row
+        + ENTRY_BYTES * entries
         + handover_bytes(dataset, n_rows),
-        "scored rows": n_rows * scored_row_bytes(model.architecture),
-        "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
-        "reserve": 8 << 20,
-    }
-    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
-    spare = budget - sum(parts.values())
-    return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
+    )
+
+
+def scoring_rows(n_targets: int) -> int:
+    """Return the most rows that are scored at a time: fewer where each has many targets."""
+    if n_targets == 1:
+        return SCORING_ROWS
+    return max(64, min(SCORING_ROWS, _SCORED_TARGETS // n_targets))
+
+
+def scored_bytes(n_rows: int, architecture: Architecture) -> int:
+    """Return the memory of rows that are scored and measured: predictions, columns of them."""
+    return n_rows * (160 + (24 if architecture.n_targets == 1 else 32) * architecture.n_scores)
 
 
 def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
@@ -143,17 +162,32 @@ def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
     return plan_metrics_bytes("binary", n_classes=n_classes, auc_rows=auc_rows)
 
 
-def scoring_entry_bytes(dataset: Dataset, split: str) -> int:
-    """Return the memory of the entries of bags in two windows and a spill."""
-    if not dataset.schema.bags:
-        return 0
-    rows = [block.n_rows for _, block in dataset.manifest.blocks(split)]
-    blocks = scoring_window_blocks(rows)
-    in_window = window_entries(dataset, split, blocks)
-    in_spill = batch_entries(dataset, split, blocks, min(SCORING_ROWS, sum(rows)))
-    return ENTRY_BYTES * (2 * in_window + in_spill)
+def require_scoring_memory(
+    dataset: Dataset, split: str, model: Model, *, budget: int, n_threads: int = 1
+) -> int:
+    """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
 
+    Parameters
+    ----------
+    budget : int
+        Bytes of the whole process.
+    n_threads : int
+        As given to `evaluate_split`.
 
-def scoring_window_blocks(block_rows: list[int]) -> int:
-    """Return the blocks of a window that is only scored: about `SCORING_ROWS` rows."""
-    return max(1, SCORING_ROWS // max(block_rows, default=1))
+    Raises
+    ------
+    BudgetError
+        Naming every part in bytes.
+    """
+    plan = plan_scoring(dataset, split, n_threads=n_threads)
+    parts = {
+        "interpreter, code and model": memory.resident_bytes(),
+        "read buffers": plan.read_bytes,
+        "windows": plan.row_bytes,
+        "scored rows": scored_bytes(plan.n_rows, model.architecture),
+        "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
+        "reserve": 8 << 20,
+    }
+    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
+    spare = budget - sum(parts.values())
+    return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)

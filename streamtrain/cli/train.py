@@ -143,10 +143,10 @@ def stop_on_signals() -> Iterator[StopFlag]:
 @click.option(
     "--prefetch",
     type=int,
-    default=1,
+    default=0,
     show_default=True,
     metavar="N",
-    help="Windows read ahead; each takes the memory of one.",
+    help="Windows filled by a thread beside those that compute; each takes the memory of one.",
 )
 @click.option(
     "--io",

@@ -69,7 +69,9 @@ class EpochReader:
     settings : OrderSettings
     batch_size : int
     depth : int
-        Windows filled ahead; it costs one window of memory each.
+        Windows filled ahead by a thread of their own; it costs one window of
+        memory each. With 0 each is filled when it is asked for, while the system
+        fetches what follows.
     n_readers : int
     drop_last : bool
         Leave out a last batch that is not whole.
@@ -89,7 +91,7 @@ class EpochReader:
         settings: OrderSettings,
         *,
         batch_size: int,
-        depth: int = 1,
+        depth: int = 0,
         n_readers: int = 1,
         drop_last: bool = False,
         io: IoMethod = "pread",

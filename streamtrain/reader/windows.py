@@ -24,6 +24,8 @@ import numpy.typing as npt
 from streamtrain.errors import ConfigError, CorruptShardError
 from streamtrain.kernels.bags import Bags, copy_entries
 from streamtrain.kernels.scatter import class_indices
+from streamtrain.kernels.widen import widen_half
+from streamtrain.reader.ahead import ReadAhead
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
 from streamtrain.store.dataset import Dataset, IoMethod
 
@@ -133,7 +135,10 @@ class HandOver:
         for start in range(0, rows.n_rows, self._rows):
             piece = rows.slice(start, min(start + self._rows, rows.n_rows))
             wide = self._wide[: piece.n_rows]
-            np.copyto(wide, piece.numeric)
+            if piece.numeric.dtype == np.float16:  # NumPy widens these one by one
+                widen_half(piece.numeric.view(np.uint16).reshape(-1), wide.reshape(-1))
+            else:
+                np.copyto(wide, piece.numeric)
             yield replace(piece, numeric=wide)
 
 
@@ -301,14 +306,19 @@ class WindowFiller:
         """Take back the buffer of a window that is no longer used."""
         self._free.append(window.buffer)
 
-    def fill(self, plan: WindowPlan) -> Window:
-        """Return the window of a plan, every byte of it checked.
+    def fill_all(self, plans: Sequence[WindowPlan]) -> Iterator[Window]:
+        """Yield the windows of several plans in turn, every byte of them checked.
 
         Raises
         ------
         CorruptShardError
             If a block is not what was written.
         """
+        ahead = ReadAhead(self._dataset, [self._blocks[i] for plan in plans for i in plan.blocks])
+        for plan in plans:
+            yield self._fill(plan, ahead)
+
+    def _fill(self, plan: WindowPlan, ahead: ReadAhead) -> Window:
         buffer = self._free.pop()
         rows = buffer.slice(0, plan.n_rows)
         places = window_places(self._settings, plan, self._places)
@@ -319,12 +329,13 @@ class WindowFiller:
             jobs.append((number, places[start : start + n_rows], entries_at))
             start += n_rows
             entries_at += self._blocks[number].n_entries
-        if self._pool is None:
-            for number, block_places, at in jobs:
-                self._scatter(number, block_places, at, rows)
-        else:
-            # list() so that the first error is raised here, in block order.
-            list(self._pool.map(lambda job: self._scatter(job[0], job[1], job[2], rows), jobs))
+
+        def scatter(job: tuple[int, Codes, int]) -> None:
+            ahead.advance()
+            self._scatter(*job, rows)
+
+        # list() so that the first error is raised here, in block order.
+        list(self._pool.map(scatter, jobs) if self._pool else map(scatter, jobs))
         if len(self._class_values):
             class_indices(self._class_values, rows.target, plan.n_rows)
             if plan.n_rows and rows.target.min() < 0:
@@ -332,11 +343,6 @@ class WindowFiller:
                     "a target is none of the classes in the manifest", where=self._split
                 )
         return Window(plan, rows, buffer)
-
-    def fill_all(self, plans: Sequence[WindowPlan]) -> Iterator[Window]:
-        """Yield the windows of several plans in turn."""
-        for plan in plans:
-            yield self.fill(plan)
 
     def _scatter(self, number: int, places: Codes, entries_at: int, rows: Rows) -> None:
         block = self._blocks[number]

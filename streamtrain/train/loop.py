@@ -116,7 +116,7 @@ class Loop:
             ),
             batch_size=settings.batch_size,
             depth=resources.prefetch,
-            n_readers=resources.n_readers,
+            n_readers=plan.n_readers,
             drop_last=settings.drop_last,
             io=resources.io,
             class_values=class_values(dataset.schema, model.architecture.loss),
@@ -312,8 +312,8 @@ class Loop:
                 "valid",
                 self._model,
                 parameters,
+                n_threads=self._plan.n_readers,
                 io=self._resources.io,
-                depth=min(self._resources.prefetch, 1),
                 auc_rows=self._plan.auc_rows,
                 should_stop=self._should_stop,
             )

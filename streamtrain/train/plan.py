@@ -22,16 +22,17 @@ from streamtrain.scoring import (
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
     metrics_bytes,
-    scored_row_bytes,
-    scoring_entry_bytes,
+    plan_scoring,
+    scored_bytes,
     scoring_rows,
-    scoring_window_blocks,
 )
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.manifest import StoredBlock
 from streamtrain.train.settings import Resources, TrainSettings
 
 _RESERVE_BYTES = 24 << 20
+_MAX_READERS = 16
+_READ_SHARE = 16
 WINDOW_SHARE = 8
 """A window is chosen to take at most this part of the budget: of the budget alone, because
 the order depends on the window and must not depend on threads, prefetch or what is resident."""
@@ -48,6 +49,8 @@ class MemoryPlan:
     budget : int
         Bytes for the whole process.
     window_blocks, window_rows : int
+    n_readers : int
+        Threads that fill a window.
     auc_rows : int
         Rows up to which validation's AUC is exact.
     parts : dict of str to int
@@ -57,6 +60,7 @@ class MemoryPlan:
     budget: int
     window_blocks: int
     window_rows: int
+    n_readers: int
     auc_rows: int
     parts: dict[str, int]
 
@@ -118,26 +122,23 @@ def plan_memory(
     kept = parameters * (bool(settings.early_stop) + (settings.average != "none"))
     # A checkpoint is serialised from copies of its arrays.
     checkpoint = max(parameters + state + kept, parameters + vocabulary_bytes)
-    valid = [block for _, block in dataset.manifest.blocks("valid")]
+    # One thread's block, and its rows where they are decoded. Reading uses every core, where
+    # the budget holds a block for each: none computes meanwhile.
+    reader_bytes = block_bytes + dataset.format.scratch_bytes
+    readers = min(resources.n_threads, _MAX_READERS, budget // _READ_SHARE // reader_bytes)
+    readers = max(1, readers)
     scored = 0
-    if valid:
-        window = largest_window(
-            [b.n_rows for b in valid], scoring_window_blocks([b.n_rows for b in valid])
-        )
-        at_once = scoring_rows(architecture)
-        rows = 2 * window + at_once
-        scored = rows * per_row + max(b.n_bytes for b in valid) + dataset.format.scratch_bytes
-        scored += handover_bytes(dataset, at_once) + scoring_entry_bytes(dataset, "valid")
-        scored += at_once * scored_row_bytes(architecture)
+    if dataset.manifest.n_rows("valid"):
+        scoring = plan_scoring(dataset, "valid", n_threads=readers)
+        scored = scoring.read_bytes + scoring.row_bytes
+        scored += scored_bytes(scoring.n_rows, architecture)
+        scored += _several_metrics_bytes(architecture)
     progressive = 0
     if resources.progressive:
-        rows = max(scoring_rows(architecture), settings.batch_size)
-        progressive = rows * (scored_row_bytes(architecture) + 4 * architecture.n_scores)
+        rows = max(scoring_rows(architecture.n_targets), settings.batch_size)
+        progressive = scored_bytes(rows, architecture) + 4 * rows * architecture.n_scores
+        progressive += _several_metrics_bytes(architecture)
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
-    if architecture.n_targets > 1:
-        metrics = metrics_bytes(architecture, auc_rows=0)
-        scored += metrics if valid else 0
-        progressive += metrics if resources.progressive else 0
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
         block_rows,
@@ -162,8 +163,7 @@ def plan_memory(
         "spill of one batch": settings.batch_size * per_row
         + ENTRY_BYTES * entries
         + handover_bytes(dataset, settings.batch_size),
-        "read buffers": resources.n_readers * (block_bytes + dataset.format.scratch_bytes)
-        + dataset.format.shared_bytes,
+        "read buffers": readers * reader_bytes + dataset.format.shared_bytes,
         "validation": scored + AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.manifest.n_rows("valid")),
         "progressive validation": progressive,
         "reserve": _RESERVE_BYTES,
@@ -175,7 +175,12 @@ def plan_memory(
     memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))
     spare = budget - sum(parts.values())
     auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
-    return MemoryPlan(budget, blocks, rows, auc_rows, parts)
+    return MemoryPlan(budget, blocks, rows, readers, auc_rows, parts)
+
+
+def _several_metrics_bytes(architecture: Architecture) -> int:
+    """Return what metrics of several targets take; those of one are in the reserve."""
+    return metrics_bytes(architecture, auc_rows=0) if architecture.n_targets > 1 else 0
 
 
 def _most_entry_bytes(located: Sequence[tuple[int, StoredBlock]]) -> int:

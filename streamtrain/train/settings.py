@@ -213,7 +213,9 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads : int
         Threads that compute.
     prefetch : int
-        Windows read ahead; each costs one window of memory.
+        Windows filled while one trains, by a thread beside those that compute;
+        each costs one window of memory. With 0 all threads fill a window, then all
+        compute, and the system fetches what comes next (docs/decisions/0011-reading.md).
     io : {"pread", "mmap"}
         How blocks are read.
     checkpoint_steps : int or None
@@ -226,7 +228,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     memory: int | None = None
     threads: int = 0
-    prefetch: int = 1
+    prefetch: int = 0
     io: IoMethod = "pread"
     checkpoint_steps: int | None = None
     checkpoint_seconds: float | None = 60.0
@@ -249,11 +251,6 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def n_threads(self) -> int:
         """Threads that compute: as asked, or every core this process may use."""
         return self.threads or len(os.sched_getaffinity(0))
-
-    @property
-    def n_readers(self) -> int:
-        """Threads that read: one for every four that compute."""
-        return max(1, self.n_threads // 4)
 
 
 ResumeMode = Literal["auto", "never"]

@@ -11,6 +11,7 @@ from data_tools.options import IngestOptions
 from data_tools.several_targets import OutputsCounter, decide_outputs
 from streamtrain.errors import BudgetError, SourceError
 from streamtrain.library import open_dataset
+from streamtrain.memory import resident_bytes
 from streamtrain.store.manifest import read_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.data_tools.arrays import KINDS, legible, make, rows_of, write_array
@@ -90,7 +91,7 @@ def test_neither_chunks_nor_budget_nor_compression_show_in_the_fingerprint(tmp_p
     for name, options in {
         "a": {},
         "b": {"compression": "zstd"},
-        "c": {"memory": 400 << 20},
+        "c": {"memory": resident_bytes() + (100 << 20)},
         "d": {"target_kind": "zarr"},
         "e": {"target_kind": "idx"},
     }.items():

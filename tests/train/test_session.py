@@ -287,6 +287,29 @@ def test_windows_follow_from_the_budget_alone(tmp_path):
     assert len(seen) == 1
 
 
+def test_windows_are_filled_by_as_many_threads_as_the_budget_has_blocks_for(tmp_path):
+    folder = make_dataset(tmp_path / "ds", n_rows=2_000, n_numeric=2400, splits=("train",))
+    dataset = open_dataset(folder)
+    architecture = plan_architecture(dataset.schema, model="linear", loss=None)
+    block_bytes = max(block.n_bytes for _, block in dataset.manifest.blocks("train"))
+
+    def planned(budget, threads):
+        return plan_memory(
+            dataset,
+            architecture,
+            TrainSettings(window_blocks=1),
+            Resources(memory=budget, threads=threads),
+            interpreter_bytes=0,
+        )
+
+    assert [planned(1 << 30, t).n_readers for t in (1, 3, 16, 64)] == [1, 3, 16, 16]
+    # A sixteenth of the budget is theirs.
+    budget = 80 << 20
+    n_readers = planned(budget, 64).n_readers
+    assert 1 <= n_readers == max(budget // 16 // block_bytes, 1) < 64
+    assert planned(budget, 64).parts["read buffers"] == n_readers * block_bytes
+
+
 def test_two_trainings_of_one_run_are_refused(dataset, tmp_path):
     first = library.train(dataset, out=tmp_path / "run", batch_size=16, epochs=1, threads=1)
     assert next(first)["event"] == "start"

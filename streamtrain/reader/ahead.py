@@ -1,0 +1,64 @@
+"""Blocks asked of the system before they are read, so that disk and cores work together.
+
+    order     3 7 1 5 | 0 2 6 4 | ...      blocks of an epoch, window by window
+    read          ^
+    asked               ^                  at most `AHEAD_BYTES` further on
+
+Asking copies nothing and waits for nothing: the pages arrive in the system's cache
+while rows are computed, and no thread of ours is at work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from streamtrain.store.dataset import Dataset
+from streamtrain.store.manifest import StoredBlock
+
+AHEAD_BYTES = 64 << 20
+"""What is asked for and not yet read: reading it takes longer than a disk needs to answer."""
+
+
+class ReadAhead:
+    """Ask for the blocks of an epoch, in the order in which they will be read.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    blocks : sequence of StoredBlock
+        As they will be read.
+    ahead_bytes : int
+
+    Notes
+    -----
+    Any number of threads may call `advance`.
+    """
+
+    def __init__(
+        self, dataset: Dataset, blocks: Sequence[StoredBlock], *, ahead_bytes: int = AHEAD_BYTES
+    ) -> None:
+        self._dataset = dataset
+        self._blocks = blocks
+        self._ahead_bytes = ahead_bytes
+        self._n_read = self._n_asked = 0
+        # Bytes of the blocks that were asked for and not read.
+        self._pending = 0
+        self._lock = threading.Lock()
+
+    def advance(self) -> None:
+        """Note that the next block is about to be read, and ask for those behind it."""
+        while (block := self._next()) is not None:
+            self._dataset.ask(block)
+        with self._lock:
+            self._pending -= self._blocks[self._n_read].n_bytes
+            self._n_read += 1
+
+    def _next(self) -> StoredBlock | None:
+        with self._lock:
+            if self._n_asked == len(self._blocks) or self._pending >= self._ahead_bytes:
+                return None
+            block = self._blocks[self._n_asked]
+            self._n_asked += 1
+            self._pending += block.n_bytes
+            return block
