@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from streamtrain.errors import CorruptShardError, ManifestError
 from streamtrain.kernels.bags import Bags, scatter_entries
-from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows
+from streamtrain.kernels.scatter import scatter_block, scatter_bytes, scatter_rows, tile_rows
 from streamtrain.store.adopted import AdoptedParquet
 from streamtrain.store.adopted_zarr import AdoptedZarr
 from streamtrain.store.block_writer import BlockWriter, OnBlock
@@ -102,11 +102,12 @@ class BlockFormat(Protocol):
 class ParquetBlocks:
     """Runs of one length, one for each column, which end in its values."""
 
-    scratch_bytes = 0
     shared_bytes = 0
 
     def __init__(self, schema: Schema, root: str) -> None:
         self._root = root
+        row_bytes = 4 * (len(schema.numeric) + len(schema.categorical))
+        self.scratch_bytes = row_bytes * tile_rows(row_bytes)
         self._n_columns = len(schema.value_names)
         self._cardinality = np.array(schema.stored.cardinalities, np.int32)
         self._bag_sizes = schema.stored.bag_sizes

@@ -8,6 +8,7 @@ from streamtrain.kernels.scatter import (
     scatter_block,
     scatter_bytes,
     scatter_rows,
+    tile_rows,
 )
 
 
@@ -59,6 +60,21 @@ def test_every_value_reaches_its_place_and_no_other(n_rows, n_numeric, n_fields,
         if len(found):
             np.testing.assert_array_equal(found[places], expected)
             assert (found[untouched] == -1).all()
+
+
+@pytest.mark.parametrize("n_rows", [63, 64, 65, 130])
+def test_wide_rows_take_shorter_tiles_and_arrive_whole(n_rows):
+    block = Block(n_rows, 2500, 500)
+    assert tile_rows(4 * 3000) == 64
+    places = np.random.default_rng(1).permutation(n_rows)
+    bad, window = block.scatter(n_rows, places)
+    assert bad == -1
+    np.testing.assert_array_equal(window[0][places], block.numeric.T)
+    np.testing.assert_array_equal(window[1][places], block.codes.T)
+
+
+def test_tiles_have_64_to_256_rows():
+    assert [tile_rows(n) for n in (0, 156, 2048, 4096, 10**6)] == [256, 256, 256, 128, 64]
 
 
 @pytest.mark.parametrize("code", [-1, 9, 2**31 - 1, -(2**31)])
