@@ -134,7 +134,7 @@ def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | No
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
     }
     budget = memory or process_memory.default_budget()
-    process_memory.require(budget, parts, what="scoring", remedy="raise --memory")
+    process_memory.require(budget, parts, what="scoring")
     return n_rows
 
 

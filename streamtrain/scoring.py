@@ -188,6 +188,6 @@ def require_scoring_memory(
         "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
-    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
+    memory.require(budget, parts, what="an evaluation")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
