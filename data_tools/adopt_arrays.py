@@ -116,6 +116,9 @@ class ArrayAdoption:
                 f"of shape {target.shape}, expected ({source.shape[0]},) for as many rows "
                 f"as {source.name} has",
                 where=target.name,
+                remedy="use `streamtrain ingest` for several targets of a row"
+                if target.shape[:1] == source.shape[:1]
+                else "",
             )
         if len(source.shape) == 1:
             raise SourceError("has one axis, expected rows of features", where=source.name)
@@ -191,7 +194,7 @@ class ArrayAdoption:
                 self._stored,
                 statistics,
                 task,
-                counter,
+                counter.run_length,
                 target=options.target or TARGET,
                 missing=options.missing,
             ),

@@ -2,10 +2,10 @@
 
 The same two passes as for tables. Pass 1 reads slabs of rows in order, judges them
 and scatters them into temporary partitions; pass 2 sorts one partition at a time
-and writes blocks. A packed row is two words of ordinal and split, the target, the
+and writes blocks. A packed row is two words of ordinal and split, its M targets, the
 weight where rows have one, and the features' bytes:
 
-    | ordinal, split (8) | target float32 (4) | weight (4) | features, up to a multiple of 4 |
+    | ordinal, split (8) | targets float32 (4 M) | weight (4) | features, up to a multiple of 4 |
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data_tools.options import IngestOptions
 from data_tools.partitions import Partitions, read_sorted
 from data_tools.rejects import RejectFile
 from data_tools.report import Listener, Progress
-from data_tools.target import Task, decide_labels, decide_task
+from data_tools.target import Task
 from streamtrain.errors import SourceError, StreamtrainError
 from streamtrain.kernels import packing
 from streamtrain.kernels.row_key import row_keys
@@ -161,15 +161,16 @@ class _ArrayIngest:
         splits = np.empty(len(stored), np.uint8)
         packing.draw_splits(self._split_key, ordinals, self._limits, splits)
         picks = np.flatnonzero(good)
-        values = beside[0][picks]
-        judge.counter.update_runs(values.view(np.int32))
-        judge.counter.update_numbers(values, splits[picks] == 0)
+        judge.count(beside[0][picks], splits[picks] == 0)
         n = len(picks)
         packed = np.zeros((n, _HEAD + plan.n_words), np.int32)
         heads = ordinals[picks] | (splits[picks].astype(np.uint64) << np.uint64(62))
         packed[:, :_HEAD] = heads.view(np.int32).reshape(n, _HEAD)
-        for i, column in enumerate(beside):
-            packed[:, _HEAD + i] = column[picks].view(np.int32)
+        at = _HEAD
+        for columns in beside:
+            words = columns[picks].view(np.int32).reshape(n, -1)
+            packed[:, at : at + words.shape[1]] = words
+            at += words.shape[1]
         as_bytes = packed.view(np.uint8)[:, 4 * (_HEAD + plan.n_beside) :]
         chosen = stored if n == len(stored) else stored[picks]
         as_bytes[:, : plan.packed.feature_bytes] = chosen.view(np.uint8)
@@ -205,14 +206,7 @@ class _ArrayIngest:
             )
             for name in SPLITS
         ]
-        if judge.is_text:
-            task = decide_labels(
-                judge.counter, judge.texts, options.target or TARGET, positive=options.positive
-            )
-        else:
-            task = decide_task(
-                judge.counter, options.target or TARGET, is_text=False, positive=options.positive
-            )
+        task = judge.task(options.target or TARGET, positive=options.positive)
         total = sum(c.written for c in self.counts)
         try:
             done = self._fill(plan, stored, partitions, writers, task, total)
@@ -240,7 +234,7 @@ class _ArrayIngest:
             stored,
             statistics,
             task,
-            judge.counter,
+            judge.run_length,
             target=options.target or TARGET,
             missing=options.missing,
             is_text=judge.is_text,

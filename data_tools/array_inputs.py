@@ -11,6 +11,7 @@ from data_tools.array_set import ArraySet, needs_target, open_set
 from data_tools.array_table import WEIGHT
 from data_tools.kinds import kind_of_file
 from data_tools.options import IngestOptions
+from data_tools.several_targets import refuse_positive
 from data_tools.sources import expand, files_beside
 from data_tools.zarr_source import is_zarr
 from streamtrain.errors import ConfigError, SourceError
@@ -73,6 +74,7 @@ def open_sets(options: IngestOptions, out: Path) -> list[ArraySet]:
         needs_target(found)
         sets.append(found)
     _check_agreement(sets)
+    refuse_positive(options.positive, sets[0].n_targets)
     return sets
 
 
@@ -109,6 +111,12 @@ def _check_agreement(sets: Sequence[ArraySet]) -> None:
                 f"rows of shape {shape[1:]}, expected {first.features.shape[1:]} as in "
                 f"{first.features.name}",
                 where=name,
+            )
+        if each.n_targets != first.n_targets:
+            raise SourceError(
+                f"{each.n_targets:,} targets for each row, expected {first.n_targets:,} as in "
+                f"{needs_target(first).name}",
+                where=needs_target(each).name,
             )
         if each.feature_names != first.feature_names:
             raise SourceError(

@@ -13,7 +13,8 @@ from data_tools.array_schema import read_targets
 from data_tools.array_set import ArraySet, needs_target
 from data_tools.labels import Labels
 from data_tools.rejects import RejectFile
-from data_tools.target import TargetCounter
+from data_tools.several_targets import OutputsCounter, decide_outputs, read_outputs
+from data_tools.target import TargetCounter, Task, decide_labels, decide_task
 from streamtrain.errors import SourceError
 from streamtrain.store.adopted_zarr import narrowed
 
@@ -59,6 +60,8 @@ class RowJudge:
     Attributes
     ----------
     counter : TargetCounter
+    outputs : OutputsCounter
+        In its place where a row has several targets.
     texts : list of str
         Of a target that is text: targets are places in it.
     span : IntegerSpan
@@ -70,6 +73,7 @@ class RowJudge:
         self._rejects = rejects
         self._reasons = reasons
         self.counter = TargetCounter()
+        self.outputs = OutputsCounter(plan.packed.n_targets)
         self._places: dict[str, int] = {}
         self.is_text = False
         self._arrays: ArraySet | None = None
@@ -99,19 +103,50 @@ class RowJudge:
         self._target = target
 
     def targets(self, targets: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
-        """Return targets as they are packed, (n,): values, or places in `texts`.
+        """Return targets as they are packed, (n,) or (n, M): values, or places in `texts`.
 
         Raises
         ------
         SourceError
             If one is missing or not finite.
         """
+        if self._plan.packed.n_targets > 1:
+            return read_outputs(targets, first, where=self._target.name)
         if isinstance(self._target, Labels):
             read_targets(targets, first, None, where=self._target.name)
             texts = self._target.texts
             places = [self._places.setdefault(text, len(self._places)) for text in texts]
             return np.array(places, np.float32)[targets.reshape(-1).astype(np.int64)]
         return read_targets(targets, first, self.counter, where=self._target.name)
+
+    def count(self, values: npt.NDArray[np.float32], train: npt.NDArray[np.bool_]) -> None:
+        """Take note of the targets of rows that are kept, and which are in the train split."""
+        if self._plan.packed.n_targets > 1:
+            self.outputs.update(values, train)
+            return
+        self.counter.update_runs(values.view(np.int32))
+        self.counter.update_numbers(values, train)
+
+    def task(self, column: str, *, positive: str | None) -> Task:
+        """Return the task that all targets suggest.
+
+        Raises
+        ------
+        SourceError, SchemaError, ConfigError
+            As `decide_task`, `decide_labels` and `decide_outputs`.
+        """
+        if self._plan.packed.n_targets > 1:
+            return decide_outputs(self.outputs, column)
+        if self.is_text:
+            return decide_labels(self.counter, self.texts, column, positive=positive)
+        return decide_task(self.counter, column, is_text=False, positive=positive)
+
+    @property
+    def run_length(self) -> float:
+        """Mean length of runs of equal targets."""
+        if self._plan.packed.n_targets > 1:
+            return self.outputs.run_length
+        return self.counter.run_length
 
     def weights(self, weights: npt.NDArray[Any], first: int) -> npt.NDArray[np.float32]:
         """Return row weights as they are stored, (n,).

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.array_set import ArraySet
+from data_tools.array_set import ArraySet, needs_target
 from data_tools.options import IngestOptions
 from data_tools.partitions import MAX_BITS, loaded_bytes
 from streamtrain import memory
@@ -20,6 +20,8 @@ _BLOCK_BYTES = 4 << 20
 _SHUFFLED_ROWS, _ORDERED_ROWS = 8192, 512
 _MIN_PART, _MAX_PART = 4 << 20, 64 << 20
 _SLACK = 16 << 20
+_TESTED_BYTES = 8
+"""Of each of several targets while a slab of them is judged."""
 _BAND_SHARE = 12
 """Rows of one chunk are read at once if they take less than this part of the budget."""
 
@@ -56,8 +58,8 @@ class ArrayPlan:
 
     @property
     def n_beside(self) -> int:
-        """Words of a packed row before its features: the target, and its weight."""
-        return 2 if self.packed.weighted else 1
+        """Words of a packed row before its features: the targets, and its weight."""
+        return self.packed.n_targets + (1 if self.packed.weighted else 0)
 
 
 def stored_type(dtype: np.dtype[Any]) -> str:
@@ -112,16 +114,23 @@ def plan_arrays(sets: Sequence[ArraySet], options: IngestOptions) -> ArrayPlan:
     """
     tail = sets[0].features.shape[1:]
     dtype = np.result_type(*(s.features.dtype for s in sets))
-    stored = StoredFeatures(stored_type(dtype), tail, weighted=sets[0].weight is not None)
+    n_targets = sets[0].n_targets
+    stored = StoredFeatures(
+        stored_type(dtype), tail, weighted=sets[0].weight is not None, n_targets=n_targets
+    )
     is_wide = dtype.kind in "iu" and stored.dtype == "float32"
     raw = math.prod(tail) * max(s.features.dtype.itemsize for s in sets)
+    if n_targets > 1:
+        # As read, and the tests of each value.
+        raw += n_targets * (_TESTED_BYTES + max(needs_target(s).dtype.itemsize for s in sets))
     row = stored.row_bytes
     budget = options.memory or memory.default_budget()
     base = memory.resident_bytes() + _SLACK
     kinds = [stored, replace(stored, dtype="uint8")] if is_wide else [stored]
     # Two blocks of each split, and one as rows and as float32 columns, twice.
     writers = max(
-        block_rows(kind, options) * (7 * kind.row_bytes + 8 * kind.n_values) for kind in kinds
+        block_rows(kind, options) * (7 * kind.row_bytes + 8 * (kind.n_values + kind.n_targets - 1))
+        for kind in kinds
     )
     loaded = loaded_bytes(1, row + 12)
     shuffle = 3 * max(_MIN_PART, 2 * loaded) + writers

@@ -21,6 +21,9 @@ from streamtrain.store.schema import ArrayFeatures, Schema
 
 _ROWS = 8192
 _BYTES = 16 << 20
+_OUTPUT_BYTES = 48
+"""Of each of several targets of a row while it is scored: as read, as float32, a score, a
+prediction, a column of them."""
 
 
 @dataclass(frozen=True)
@@ -98,12 +101,18 @@ def read_array_rows(
             found = ArraySet(found.features, None, None, found.feature_names, found.file)
         elif schema.weight is None and weight_file is None and files.names.weight is None:
             found = replace(found, weight=None)
-        n_rows = _fit(found, array, memory)
+        if found.target is not None and found.n_targets != schema.target.n_outputs:
+            raise SchemaError(
+                f"{found.n_targets:,} targets for each row, the model was trained on "
+                f"{schema.target.n_outputs:,}",
+                where=found.target.name,
+            )
+        n_rows = _fit(found, array, schema.target.n_outputs, memory)
         yield from _rows(found, schema, array, n_rows)
         found.ends()
 
 
-def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
+def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None) -> int:
     source, n_values = found.features, array.stored.n_values
     if source.shape[1:] not in {array.shape, (n_values,)}:
         raise SchemaError(
@@ -117,8 +126,9 @@ def _fit(found: ArraySet, array: ArrayFeatures, memory: int | None) -> int:
             where=source.name,
             remedy="select and order its variables as they were",
         )
-    n_rows = min(max(_BYTES // (4 * n_values), 1), _ROWS)
-    row_bytes = n_values * (source.dtype.itemsize + 4)
+    beside = 0 if n_outputs == 1 else _OUTPUT_BYTES * n_outputs
+    n_rows = min(max(_BYTES // (4 * n_values + beside), 1), _ROWS)
+    row_bytes = n_values * (source.dtype.itemsize + 4) + beside
     parts = {
         "interpreter, code and model": process_memory.resident_bytes(),
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
@@ -143,7 +153,11 @@ def _rows(
 
 
 def _targets(targets: npt.NDArray[Any], found: ArraySet, schema: Schema) -> npt.NDArray[np.float32]:
-    """Return targets as shards hold them, NaN for those that training did not know."""
+    """Return targets as shards hold them, (n,) or (n, M), NaN for those training did not know."""
+    n_outputs = schema.target.n_outputs
+    if n_outputs > 1 and found.n_targets == n_outputs:
+        with np.errstate(over="ignore"):  # infinite then, and left out
+            return np.ascontiguousarray(targets, np.float32)
     flat = targets.reshape(-1)
     is_text = isinstance(found.target, Labels)
     if is_text != schema.target.is_text:

@@ -56,7 +56,7 @@ def array_schema(
     stored: StoredFeatures,
     statistics: ArrayStatistics,
     task: Task,
-    counter: TargetCounter,
+    run_length: float,
     *,
     target: str,
     missing: tuple[str, ...],
@@ -71,7 +71,8 @@ def array_schema(
     statistics : ArrayStatistics
         Of the train split.
     task : Task
-    counter : TargetCounter
+    run_length : float
+        Of equal targets, in source order.
     target : str
         What the target is called.
     missing : tuple of str
@@ -90,7 +91,8 @@ def array_schema(
             is_text=is_text,
             counts=task.counts,
             statistics=statistics.target(),
-            run_length=counter.run_length,
+            run_length=run_length,
+            outputs=statistics.outputs() or UNSET,
         ),
         weight=WEIGHT if stored.weighted else None,
         weight_statistics=statistics.weight(),

@@ -6,6 +6,7 @@ cells.zarr X (N, D)   obs/cell_type (N,)   var/_index (D,)     AnnData
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from data_tools.source import SourceEnd
 from data_tools.zarr_source import ZarrGroup, is_zarr, open_zarr
 from streamtrain.config import nearest
 from streamtrain.errors import SchemaError, SourceError, UsageError
-from streamtrain.store.schema import MAX_ROW_VALUES
+from streamtrain.store.schema import MAX_ROW_VALUES, MAX_TARGETS
 
 TARGET = "target"
 _FEATURES = ("features", "X")
@@ -80,7 +81,7 @@ class ArraySet:
     features : ArraySource
         (N, ...).
     target : ArraySource, Labels or None
-        (N,).
+        (N,), or numbers (N, M).
     weight : ArraySource or None
         (N,).
     feature_names : tuple of str
@@ -99,6 +100,11 @@ class ArraySet:
     def parts(self) -> tuple[ArraySource | Labels, ...]:
         """Those that there are, the features first."""
         return tuple(p for p in (self.features, self.target, self.weight) if p is not None)
+
+    @property
+    def n_targets(self) -> int:
+        """M, the values of a row's target; 1 where there is none."""
+        return 1 if self.target is None else math.prod(self.target.shape[1:])
 
     @property
     def chunk_bytes(self) -> int:
@@ -197,16 +203,10 @@ def open_set(
     elif group is not None:
         place = _path(group, names.weight, "--weight-path") or _first(group, _WEIGHTS)
         weight = None if place is None else checked(group.open(place))
-    for part in (target, weight):
-        if part is not None and part.shape not in {(features.shape[0],), (features.shape[0], 1)}:
-            raise SourceError(
-                f"of shape {part.shape}, expected ({features.shape[0]},) for as many rows "
-                f"as {features.name} has",
-                where=part.name,
-                remedy="a row has one target and one weight: give a column of it"
-                if part.shape[:1] == features.shape[:1]
-                else "",
-            )
+    if target is not None:
+        _check_rows(features, target, several=not isinstance(target, Labels))
+    if weight is not None:
+        _check_rows(features, weight, several=False)
     return ArraySet(
         features,
         target,
@@ -214,6 +214,27 @@ def open_set(
         _feature_names(group, features) if group is not None else (),
         group.name if group is not None and group.is_file else "",
     )
+
+
+def _check_rows(features: ArraySource, part: ArraySource | Labels, *, several: bool) -> None:
+    n = features.shape[0]
+    if part.shape in {(n,), (n, 1)}:
+        return
+    if part.shape[0] != n or len(part.shape) != 2 or not several:
+        what = f"({n},)" + (f" or ({n}, M)" if several else "")
+        raise SourceError(
+            f"of shape {part.shape}, expected {what} for as many rows as {features.name} has",
+            where=part.name,
+            remedy="a row has one weight, and one target of text: give a column of it"
+            if part.shape[0] == n and not several
+            else "",
+        )
+    if part.shape[1] > MAX_TARGETS:
+        raise SourceError(
+            f"{part.shape[1]:,} targets for each row, at most {MAX_TARGETS:,} are learnt together",
+            where=part.name,
+            remedy="learn some of its columns at a time",
+        )
 
 
 def needs_target(found: ArraySet) -> ArraySource | Labels:

@@ -24,10 +24,10 @@ class ArrayStatistics:
         self._shared = stored.n_values > MAX_POSITIONS
         self._n = 1 if self._shared else stored.n_values
         self._features = Moments(self._n)
-        self._beside = Moments(2 if stored.weighted else 1)
+        self._beside = Moments(stored.n_targets + (1 if stored.weighted else 0))
 
     def update(self, block: npt.NDArray[np.uint8]) -> None:
-        """Add a block: (n, bytes) uint8, features, then the target, then the weight."""
+        """Add a block: (n, bytes) uint8, features, then the targets, then the weight."""
         width = self._stored.feature_bytes
         rows: npt.NDArray[Any] = np.ascontiguousarray(block[:, :width]).view(self._stored.dtype)
         columns = rows.reshape(1, -1) if self._shared else rows.T
@@ -40,9 +40,29 @@ class ArrayStatistics:
         return tuple(self._features.statistics(c) for c in range(self._n))
 
     def target(self) -> NumericStatistics:
-        """Return those of the target."""
-        return self._beside.statistics(0)
+        """Return those of the target, of M values those of all together."""
+        outputs = self.outputs()
+        if not outputs:
+            return self._beside.statistics(0)
+        # As many of each: the variance is the mean of theirs and that of their means.
+        means = np.array([s.mean for s in outputs])
+        variance = np.square([s.std for s in outputs]).mean() + means.var()
+        return NumericStatistics(
+            sum(s.count for s in outputs),
+            0,
+            float(means.mean()),
+            float(np.sqrt(variance)),
+            min(s.minimum for s in outputs),
+            max(s.maximum for s in outputs),
+        )
+
+    def outputs(self) -> tuple[NumericStatistics, ...]:
+        """Return those of each of M > 1 targets, () of one."""
+        n = self._stored.n_targets
+        return tuple(self._beside.statistics(m) for m in range(n)) if n > 1 else ()
 
     def weight(self) -> NumericStatistics | None:
         """Return those of the row weights, None where there are none."""
-        return self._beside.statistics(1) if self._stored.weighted else None
+        if not self._stored.weighted:
+            return None
+        return self._beside.statistics(self._stored.n_targets)

@@ -48,6 +48,12 @@ class ArrayTableReader(TableReader):
                 remedy="reshape it to two dimensions, or keep it as it is with --format zarr",
             )
         n, width = (*features.shape, 1)[:2]
+        if arrays.target is not None and arrays.n_targets > 1:
+            raise SourceError(
+                f"of shape {arrays.target.shape}, a table has one target for each row",
+                where=arrays.target.name,
+                remedy="keep it with --format zarr, or give one column of it",
+            )
         if width > MAX_COLUMNS:
             raise SourceError(
                 f"{width:,} columns, at most {MAX_COLUMNS:,} are read", where=self.name

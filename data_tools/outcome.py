@@ -195,6 +195,7 @@ def report_of(
         bags=len(manifest.schema.bags),
         reasons=manifest.reject_reasons,
         pruned=pruned,
+        targets=manifest.schema.target.n_outputs,
         rounded=n_rounded,
         compile_seconds=compile_seconds() + apart_s,
     )

@@ -60,6 +60,8 @@ class IngestReport:
     bags: int
     reasons: dict[str, int]
     pruned: dict[str, int] = field(default_factory=dict)
+    targets: int = 1
+    """Values of a row's target."""
     rounded: int = 0
     """Integers of arrays that float32 does not hold exactly."""
     compile_seconds: float = 0.0

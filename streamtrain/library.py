@@ -77,8 +77,9 @@ class Dataset(store.Dataset):
         Yields
         ------
         Batch
-            numeric (B, D) float32, codes (B, F) int32, target (B,) float32,
-            weight and exposure (B,) or (0,): NumPy views, valid until the next.
+            numeric (B, D) float32, codes (B, F) int32, target (B,) float32, or (B, M)
+            where a row has M > 1 of them, weight and exposure (B,) or (0,): NumPy
+            views, valid until the next.
         Cursor
             The position after it.
 

@@ -20,10 +20,10 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import CheckpointError, NoInputError
-from streamtrain.model.architecture import Architecture
+from streamtrain.model.architecture import Architecture, has_possible_targets
 from streamtrain.model.models import layout_of
 from streamtrain.seal import is_sealed, seal
-from streamtrain.store.schema import FIRST_CODE, Schema, is_possible_bag
+from streamtrain.store.schema import FIRST_CODE, Schema, is_possible_bag, is_possible_target
 from streamtrain.store.vocabulary import Vocabulary
 
 MODEL_NAME, TENSORS_NAME = "model.json", "model.safetensors"
@@ -174,6 +174,13 @@ def read_model_header(folder: Path) -> ModelHeader:
     if not is_sealed(header):
         raise CheckpointError(
             "damaged: its contents do not match its digest",
+            where=str(folder / MODEL_NAME),
+            remedy="restore it, or train again",
+        )
+    target = header.schema.target
+    if not (is_possible_target(target) and has_possible_targets(header.architecture, target)):
+        raise CheckpointError(
+            "its targets cannot be those of a model",
             where=str(folder / MODEL_NAME),
             remedy="restore it, or train again",
         )

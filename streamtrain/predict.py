@@ -57,7 +57,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The target's classes as text; empty for a regression."""
+        """The target's classes as text; empty for a regression, and for several targets."""
         return self.schema.target.classes if self.architecture.loss in CLASS_LOSSES else ()
 
     @property
@@ -99,7 +99,8 @@ class Model:
         -------
         (n,) float64 values or means, probabilities of the positive class
         (logistic) or margins (hinge); (n, C) probabilities (softmax), classes in
-        the order of `classes`. Means are multiplied by the exposure where the
+        the order of `classes`; (n, M) values, or probabilities of 1 (logistic), where
+        a row has M > 1 targets. Means are multiplied by the exposure where the
         data have it, and are those of exposure 1 where they do not; NaN where an
         exposure is missing or not positive.
 
@@ -140,7 +141,10 @@ class Model:
 
     def prediction_names(self) -> list[str]:
         """Return the columns of `prediction_columns`."""
-        loss = self.architecture.loss
+        loss, n_targets = self.architecture.loss, self.architecture.n_targets
+        if n_targets > 1:
+            kinds = ["prediction", *(["probability"] if loss == "logistic" else [])]
+            return [f"{kind}_{m}" for kind in kinds for m in range(n_targets)]
         if loss == "softmax":
             return ["prediction", *(f"probability_{name}" for name in self.classes)]
         return ["prediction", *{"logistic": ["probability"], "hinge": ["margin"]}.get(loss, [])]
@@ -153,9 +157,15 @@ class Model:
         list of (n,) arrays
             The value, or the likelier class as text and then the
             probability of the positive class (logistic), its margin (hinge), or
-            the probability of every class (softmax).
+            the probability of every class (softmax). Of several targets the values,
+            or 0 and 1 and then the probabilities of 1 (logistic).
         """
         values = self._predictions(rows)
+        if self.architecture.n_targets > 1:
+            columns = list(np.ascontiguousarray(values.T))
+            if self.architecture.loss != "logistic":
+                return columns
+            return [*((column > 0.5).astype(np.int8) for column in columns), *columns]
         if not self.classes:
             return [values]
         names = np.array(self.classes)
@@ -235,7 +245,7 @@ class Model:
                     remedy="add it; a column of ones measures the model at exposure 1",
                 )
             target = self._target(rows.target)
-            known = np.isfinite(target) & in_domain(self.architecture.loss, target)
+            known = self._known(target)
             n_without += int((~known).sum())
             if rows.weight is not None:
                 weighed = np.isfinite(rows.weight) & (rows.weight >= 0)
@@ -313,6 +323,17 @@ class Model:
         found: npt.NDArray[np.bool_] = values[order][at] == target
         return np.where(found, order[at], -1).astype(np.float32)
 
+    def _known(self, target: Floats) -> npt.NDArray[np.bool_]:
+        """Return which rows have targets that the loss is defined for, (n,) bool."""
+        known: npt.NDArray[np.bool_] = np.isfinite(target)
+        if self.architecture.n_targets == 1:
+            known &= in_domain(self.architecture.loss, target)
+            return known
+        if self.architecture.loss == "logistic":
+            known = (target == 0) | (target == 1)
+        rows: npt.NDArray[np.bool_] = np.logical_and.reduce(known, axis=1)
+        return rows
+
     def _check_encoding(self, dataset: Dataset) -> None:
         def shape(schema: Any) -> list[tuple[str, str, Any]]:
             if schema.array is not None:
@@ -337,6 +358,18 @@ class Model:
                 "it has exposures and the training data had none, or the other way round",
                 where=str(dataset.path),
                 remedy="ingest it with the same --exposure",
+            )
+        found, expected = dataset.schema.target.n_outputs, self.schema.target.n_outputs
+        if found != expected:
+            raise SchemaError(
+                f"its rows have {found:,} targets, the model was trained on {expected:,}",
+                where=str(dataset.path),
+            )
+        labels = self.architecture.loss == "logistic" and expected > 1
+        if labels and dataset.schema.target.task != "labels":
+            raise SchemaError(
+                "its targets are not all 0 or 1, as those were that the model was trained on",
+                where=str(dataset.path),
             )
         if dataset.schema.target.values != self.schema.target.values and self.classes:
             raise SchemaError(

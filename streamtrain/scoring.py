@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from streamtrain import memory
 from streamtrain.errors import StoppedError
+from streamtrain.model.architecture import Architecture
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.model.losses import class_values
 from streamtrain.model.metrics import plan_metrics_bytes
 from streamtrain.model.models import Model
+from streamtrain.model.output_metrics import Kind, plan_output_metrics_bytes
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader, largest_window
 from streamtrain.reader.windows import (
@@ -29,6 +32,8 @@ SCORING_ROWS = 8192
 """Most rows scored at a time."""
 _WINDOW_ROWS = 4 * SCORING_ROWS
 _MOST_BYTES = 32 << 20
+_SCORED_TARGETS = 1 << 20
+"""Targets scored at a time, where a row has several."""
 AUC_ROW_BYTES = 32
 MIN_AUC_ROWS, MAX_AUC_ROWS = 100_000, 2_000_000
 """Rows up to which an AUC is exact: at least, and at most where memory allows."""
@@ -44,7 +49,7 @@ def evaluate_split(
     io: IoMethod = "pread",
     auc_rows: int = 2_000_000,
     should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, float | int | None]:
+) -> dict[str, Any]:
     """Return rows, loss and metrics of a model on a split.
 
     Parameters
@@ -119,7 +124,8 @@ def plan_scoring(dataset: Dataset, split: str, *, n_threads: int) -> ScoringPlan
     window_blocks = max(1, min(_WINDOW_ROWS, _MOST_BYTES // per_row) // largest)
     # Rows of narrow values are scored as float32.
     wide = max(per_row, 4 * len(dataset.schema.numeric))
-    n_rows = max(1, min(SCORING_ROWS, _MOST_BYTES // wide, sum(block_rows)))
+    at_once = scoring_rows(dataset.schema.target.n_outputs)
+    n_rows = max(1, min(at_once, _MOST_BYTES // wide, sum(block_rows)))
     n_readers = max(1, min(n_threads, window_blocks, len(blocks)))
     entries = window_entries(dataset, split, window_blocks)
     entries += batch_entries(dataset, split, window_blocks, n_rows)
@@ -135,9 +141,25 @@ def plan_scoring(dataset: Dataset, split: str, *, n_threads: int) -> ScoringPlan
     )
 
 
-def scored_bytes(n_rows: int, n_scores: int) -> int:
-    """Return the memory of rows that are scored and measured."""
-    return n_rows * (160 + 24 * n_scores)
+def scoring_rows(n_targets: int) -> int:
+    """Return the most rows that are scored at a time: fewer where each has many targets."""
+    if n_targets == 1:
+        return SCORING_ROWS
+    return max(64, min(SCORING_ROWS, _SCORED_TARGETS // n_targets))
+
+
+def scored_bytes(n_rows: int, architecture: Architecture) -> int:
+    """Return the memory of rows that are scored and measured: predictions, columns of them."""
+    return n_rows * (160 + (24 if architecture.n_targets == 1 else 32) * architecture.n_scores)
+
+
+def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
+    """Return the most bytes that the metrics of an architecture take."""
+    if architecture.n_targets > 1:
+        kind: Kind = "labels" if architecture.loss == "logistic" else "values"
+        return plan_output_metrics_bytes(kind, architecture.n_targets, auc_rows=auc_rows)
+    n_classes = max(architecture.n_scores, 2)
+    return plan_metrics_bytes("binary", n_classes=n_classes, auc_rows=auc_rows)
 
 
 def require_scoring_memory(
@@ -158,13 +180,12 @@ def require_scoring_memory(
         Naming every part in bytes.
     """
     plan = plan_scoring(dataset, split, n_threads=n_threads)
-    n_scores = model.architecture.n_scores
     parts = {
         "interpreter, code and model": memory.resident_bytes(),
         "read buffers": plan.read_bytes,
         "windows": plan.row_bytes,
-        "scored rows": scored_bytes(plan.n_rows, n_scores),
-        "metrics": plan_metrics_bytes("binary", n_classes=max(n_scores, 2), auc_rows=MIN_AUC_ROWS),
+        "scored rows": scored_bytes(plan.n_rows, model.architecture),
+        "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
         "reserve": 8 << 20,
     }
     memory.require(budget, parts, what="an evaluation")

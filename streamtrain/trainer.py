@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET
 
 from streamtrain.config import nearest
 from streamtrain.errors import ConfigError, DivergedError
@@ -16,12 +17,19 @@ from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
 from streamtrain.library import make_settings
 from streamtrain.model.architecture import MODELS, Architecture
-from streamtrain.model.losses import CLASS_LOSSES, LossSettings, predictions, require_domain
+from streamtrain.model.losses import (
+    CLASS_LOSSES,
+    LossSettings,
+    losses_of_several,
+    predictions,
+    require_domain,
+)
 from streamtrain.model.models import make_model
 from streamtrain.model.network import NetworkOptions
 from streamtrain.model.network_model import NetworkModel
 from streamtrain.model.plan_network import plain_network
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
+from streamtrain.store.schema import MAX_TARGETS
 
 
 class Trainer:
@@ -39,6 +47,9 @@ class Trainer:
         One of `streamtrain.kernels.losses.LOSSES`.
     n_classes : int
         Of softmax.
+    n_targets : int
+        M. Of several targets each is learnt by itself in a linear model, and together
+        in a network; the losses squared, absolute, huber, quantile and logistic do it.
     optimizer : str
     lr : float or None
         None takes the optimizer's default.
@@ -66,6 +77,7 @@ class Trainer:
         cardinalities: Sequence[int] = (),
         loss: str = "logistic",
         n_classes: int = 2,
+        n_targets: int = 1,
         optimizer: str = "adagrad",
         lr: float | None = None,
         embedding_lr: float | None = None,
@@ -98,10 +110,21 @@ class Trainer:
                 where="class_weights",
                 remedy="give fit_rows the weight of each row",
             )
+        several = n_targets > 1
+        if not 1 <= n_targets <= MAX_TARGETS:
+            raise ConfigError(
+                f"{n_targets} targets are not possible, 1 to {MAX_TARGETS} are", where="n_targets"
+            )
+        if several and loss not in losses_of_several("labels"):
+            raise ConfigError(
+                f"{loss} takes a target of one value, not {n_targets}",
+                where="loss",
+                remedy=f"use {' or '.join(losses_of_several('labels'))}",
+            )
         self._architecture = Architecture(
             model=model,  # type: ignore[arg-type]
             loss=loss,  # type: ignore[arg-type]
-            n_scores=n_classes if loss == "softmax" else 1,
+            n_scores=n_classes if loss == "softmax" else n_targets,
             mean=(0.0,) * n_numeric,
             scale=(1.0,) * n_numeric,
             cardinalities=tuple(int(c) for c in cardinalities),
@@ -109,6 +132,8 @@ class Trainer:
             huber_delta=settings.huber_delta,
             tweedie_power=settings.tweedie_power,
             label_smoothing=settings.label_smoothing,
+            target_means=(0.0,) * n_targets if several else UNSET,
+            target_scales=(1.0,) * n_targets if several else UNSET,
             network=None
             if model == "linear"
             else plain_network(
@@ -152,8 +177,8 @@ class Trainer:
         numeric : (n, D) float32
             NaN is missing.
         codes : (n, F) int32
-        target : (n,) float32
-            Class index, or the value.
+        target : (n,) float32, or (n, M)
+            Class index, or the value; 0 or 1 for each label.
         batch_size : int
         weight : (n,) float32 or None
         exposure : (n,) float32 or None
@@ -162,7 +187,8 @@ class Trainer:
         Returns
         -------
         float
-            Mean loss of the batches, each before its step.
+            Mean loss of the batches, each before its step; of several targets the mean
+            over them.
 
         Raises
         ------
@@ -174,7 +200,7 @@ class Trainer:
         numeric, codes, target = self._checked(numeric, codes, target)
         weights = self._optional(weight, len(target), "weights")
         exposures = self._optional(exposure, len(target), "exposures")
-        require_domain(self._architecture.loss, target, exposures, where="fit_rows")
+        require_domain(self._architecture, target, exposures, where="fit_rows")
         if batch_size < 1:
             raise ConfigError(f"a batch of {batch_size} rows is not possible", where="fit_rows")
         size = min(batch_size, len(target))
@@ -240,11 +266,17 @@ class Trainer:
         codes : (n, F) int32
         exposure : (n,) float32 or None
         """
-        numeric, codes, _ = self._checked(numeric, codes, np.zeros(len(numeric), np.float32))
+        nothing = np.zeros((len(numeric), *self._target_tail), np.float32)
+        numeric, codes, _ = self._checked(numeric, codes, nothing)
         exposures = self._optional(exposure, len(numeric), "exposures")
         parameters = self._model.settled(self.parameters, self._rule)
         scores = self._model.scores(parameters, numeric, codes)
         return predictions(self._architecture, scores, exposures)
+
+    @property
+    def _target_tail(self) -> tuple[int, ...]:
+        n_targets = self._architecture.n_targets
+        return (n_targets,) if n_targets > 1 else ()
 
     @staticmethod
     def _optional(values: Any, n_rows: int, name: str) -> npt.NDArray[np.float32]:
@@ -260,12 +292,23 @@ class Trainer:
         codes = np.ascontiguousarray(codes, np.int32)
         target = np.ascontiguousarray(target, np.float32)
         n, cardinalities = len(target), self._architecture.cardinalities
-        shapes = ((n, len(self._architecture.mean)), (n, len(cardinalities)), (n,))
+        shapes = (
+            (n, len(self._architecture.mean)),
+            (n, len(cardinalities)),
+            (n, *self._target_tail),
+        )
         for name, array, shape in zip(
             ("numeric", "codes", "target"), (numeric, codes, target), shapes, strict=True
         ):
             if array.shape != shape:
-                raise ConfigError(f"{name} has shape {array.shape}, expected {shape}", where=name)
+                remedy = (
+                    f"give n_targets={array.shape[1]}"
+                    if name == "target" and array.ndim == 2
+                    else ""
+                )
+                raise ConfigError(
+                    f"{name} has shape {array.shape}, expected {shape}", where=name, remedy=remedy
+                )
         if codes.size and (codes.min() < 0 or (codes.max(axis=0) >= np.array(cardinalities)).any()):
             raise ConfigError("a code is outside of its field's cardinality", where="codes")
         n_classes = self._architecture.n_scores if self._architecture.loss == "softmax" else 2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure
+from streamtrain.cli.output import METRICS, echo_json, echo_lines, figure, metrics_text
 from streamtrain.cli.values import (
     array_options,
     json_option,
@@ -22,6 +22,9 @@ from streamtrain.errors import ConfigError, NoInputError
 if TYPE_CHECKING:
     from data_tools.array_rows import ArrayFiles
     from streamtrain.store.encode import EncodedRows
+
+
+_SHOWN_OUTPUTS = 10
 
 
 @click.command(short_help="Measure a model on a split or on raw files.")
@@ -160,6 +163,9 @@ def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
         for name in ("auc", "average_precision")
         if report.get(f"{name}_error_bound")
     ]
+    rows += [(f"output {m}", metrics_text(o)) for m, o in enumerate(_outputs(report))]
+    if len(_outputs(report)) < len(report.get("outputs", ())):
+        rows.append(("output ...", "--json has those of the first 100"))
     if report.get("rows_without_target"):
         rows.append(("rows without a target", figure(report["rows_without_target"])))
     if report.get("rows_without_weight"):
@@ -169,6 +175,10 @@ def _shown(report: dict[str, Any]) -> list[tuple[str, str]]:
     if report.get("rows_unreadable"):
         rows.append(("rows that cannot be read", figure(report["rows_unreadable"])))
     return rows
+
+
+def _outputs(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(report.get("outputs", ()))[:_SHOWN_OUTPUTS]
 
 
 def _interval(report: dict[str, Any], name: str) -> str:

@@ -50,6 +50,10 @@ def summary(report: IngestReport, out: Path) -> str:
     """Return what an ingest did, for people."""
     splits = ", ".join(f"{name} {n:,}" for name, n in report.splits.items())
     task = report.task
+    if report.targets > 1:
+        task += (
+            f" of {report.targets:,} values" if task == "regression" else f", {report.targets:,}"
+        )
     if report.classes:
         shown = ", ".join(report.classes[:8]) + (", ..." if len(report.classes) > 8 else "")
         task += f", {len(report.classes)} classes: {shown}"

@@ -87,6 +87,8 @@ def _dataset_report(path: Path) -> dict[str, Any]:
 def _show_dataset(report: dict[str, Any]) -> None:
     target = report["target"]
     classes = f", classes {', '.join(target['classes'][:10])}" if target["classes"] else ""
+    if "outputs" in target:
+        classes = f", {len(target['outputs']):,} values of each row"
     rejected = sum(s["rows_rejected"] for s in report["sources"])
     echo_lines(
         [

@@ -46,8 +46,9 @@ def duration(seconds: float | None) -> str:
 
 
 METRICS = (
-    "loss", "auc", "average_precision", "accuracy", "top_5_accuracy", "macro_f1", "logloss",
-    "brier", "ece", "deviance", "d2", "pinball", "coverage", "rmse", "mae", "r2",
+    "loss", "auc", "average_precision", "accuracy", "exact_match", "top_5_accuracy", "micro_f1",
+    "macro_f1", "f1", "logloss", "brier", "ece", "deviance", "d2", "pinball", "coverage", "rmse",
+    "mae", "r2",
 )  # fmt: skip
 
 

@@ -249,6 +249,8 @@ def _show(event: dict[str, Any], progress: Progress) -> None:
     name = event["event"]
     if name == "start":
         classes = f", classes {', '.join(event['classes'][:6])}" if event["classes"] else ""
+        if event.get("targets", 1) > 1:
+            classes = f", {event['targets']:,} values"
         progress.say(
             f"{event['rows']:,} rows, {event['task']} target {event['target']!r}{classes}; "
             f"loss {event['loss_name']}, {event['parameters']:,} parameters, "

@@ -185,7 +185,7 @@ def target_file_option(function: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="FILE",
         help="Targets of SOURCE, an array of rows, in an array of their own: .npy, IDX (or .gz), "
-        "Zarr; once for each SOURCE.",
+        "Zarr; several for each row if it is (N, M); once for each SOURCE.",
     )(function)
 
 

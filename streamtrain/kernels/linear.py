@@ -1,7 +1,8 @@
 """Linear models of numeric columns and categories: many steps of training in one call.
 
 Letters: B rows of a batch, D numeric features, F categorical fields, V fields of
-variable length (kernels/bags.py), C scores of a row, R rows of parameters, P = R C.
+variable length (kernels/bags.py), C scores of a row, M targets of a row, R rows of
+parameters, P = R C.
 Rows of parameters, each C wide, are
 
     0                  bias
@@ -137,8 +138,8 @@ def _gradient_of(
 def train_linear(
     thread, n_threads, words, numeric, codes, bags, ends, target, weight, exposure, start,
     batch_size, last_rows, n_steps, w, first, second, stamps, shrinkage, mean, scale, first_row,
-    n_field_rows, bag_tables, loss, shape, class_weights, optimizer, rates, hyper, step,
-    target_mean, target_scale, weight_scale, n_tile, scores, delta, tile_sums, bag_work, sums,
+    n_field_rows, bag_tables, loss, shapes, class_weights, optimizer, rates, hyper, step, learnt,
+    shares, weight_scale, n_tile, scores, delta, tile_sums, bag_work, sums,
     slots, unique, places, counts, squares, gradient, gathered, step_sums, progressive,
 ):  # fmt: skip
     """Take `n_steps` steps over consecutive batches; return how many were taken.
@@ -155,8 +156,8 @@ def train_linear(
     bags : Bags of N rows, read
     ends : (N + 1,) int64, read
         `Bags.ends`, or empty where there are no bags.
-    target : (N,) float32, read
-        Class index for logistic, hinge and softmax.
+    target : (N M,) float32, read
+        Of each row its M targets; M = C, or 1. Class index for logistic, hinge and softmax.
     weight : (N,) float32 or empty, read
     exposure : (N,) float32 or empty, read
         Positive; the mean of a log link is multiplied by it.
@@ -181,8 +182,8 @@ def train_linear(
     bag_tables : BagTables, read
     loss : int
         Number in LOSSES.
-    shape : (N_SHAPE,) float32, read
-        Settings of the loss.
+    shapes : (M, N_SHAPE) float32, read
+        Settings of the loss, for each output.
     class_weights : (C,) float32 or empty, read
         Multiplied into the weights of rows, by the class of their target.
     optimizer : int
@@ -191,8 +192,12 @@ def train_linear(
     hyper : (N_HYPER,) float64, read
     step : int
         Steps taken before this call.
-    target_mean, target_scale, weight_scale : float32
-        A target y is learnt as (y - mean) scale; weights are multiplied.
+    learnt : (2, M) float32, read
+        Mean and scale of each output: a target y is learnt as (y - mean) scale.
+    shares : (M,) float64, read
+        What the loss of each output counts in `step_sums`, where M > 1.
+    weight_scale : float32
+        Weights are multiplied by it.
     n_tile : int
         Rows of a tile.
     scores : (n_threads, C) float32, scratch
@@ -244,9 +249,9 @@ def train_linear(
                 break
             rows_phase(
                 tile, n_tile, first_of_batch, n_rows, numeric, codes, bags, target, weight,
-                exposure, w, mean, scale, first_row, bag_tables, stamps, before, loss, shape,
-                class_weights, target_mean, target_scale, weight_scale, scores[thread], delta,
-                tile_sums, progressive,
+                exposure, w, mean, scale, first_row, bag_tables, stamps, before, loss, shapes,
+                class_weights, learnt, shares, weight_scale, scores[thread], delta, tile_sums,
+                progressive,
             )  # fmt: skip
             if has_bags:
                 begin = tile * n_tile

@@ -19,6 +19,7 @@ from streamtrain.kernels.losses import (
     log_exposure,
     logistic_parts,
     loss_and_delta,
+    losses_of_targets,
     row_weight,
 )
 from streamtrain.kernels.updates import catch_up
@@ -160,8 +161,8 @@ def _logistic_rows(start, target, target_mean, target_scale, smoothing, per_row,
 @inline
 def rows_phase(
     tile, n_tile, start, n_rows, numeric, codes, bags, target, weight, exposure, w, mean, scale,
-    first_row, bag_tables, stamps, now, loss, shape, class_weights, target_mean, target_scale,
-    weight_scale, scores, delta, tile_sums, progressive,
+    first_row, bag_tables, stamps, now, loss, shapes, class_weights, learnt, shares, weight_scale,
+    scores, delta, tile_sums, progressive,
 ):  # fmt: skip
     """Score the rows of one tile; write their delta, and the tile's sums of loss and weight.
 
@@ -192,7 +193,12 @@ def rows_phase(
         for i in range(begin, end):
             for c in range(n_scores):
                 progressive[start + i, c] = delta[i, c]
-    if loss == LOGISTIC and weight.shape[0] == 0 and class_weights.shape[0] == 0:
+    several = shares.shape[0] > 1
+    shape = shapes[0]
+    target_mean = learnt[0, 0]
+    target_scale = learnt[1, 0]
+    uniform = weight.shape[0] == 0 and class_weights.shape[0] == 0
+    if loss == LOGISTIC and uniform and not several:
         tile_sums[tile, 0] = _logistic_rows(
             start + begin, target, target_mean, target_scale, shape[S_SMOOTHING], per_row,
             delta[begin:end],
@@ -205,9 +211,18 @@ def rows_phase(
         row = start + i
         for c in range(n_scores):
             scores[c] = delta[i, c]
-        y = (target[row] - target_mean) * target_scale
-        row_loss = loss_and_delta(loss, scores, y, log_exposure(exposure, row), shape, delta[i])
-        counts = row_weight(weight, class_weights, row, target[row], weight_scale)
+        if several:
+            y = np.float32(0.0)
+            row_loss = losses_of_targets(
+                loss, scores, target, row, learnt, shapes, shares, delta[i]
+            )
+        else:
+            y = target[row]
+            row_loss = loss_and_delta(
+                loss, scores, (y - target_mean) * target_scale, log_exposure(exposure, row), shape,
+                delta[i],
+            )  # fmt: skip
+        counts = row_weight(weight, class_weights, row, y, weight_scale)
         loss_sum += np.float64(counts) * row_loss
         weight_sum += np.float64(counts)
         factor = counts * per_row

@@ -219,3 +219,40 @@ def loss_and_delta(loss, scores, y, exposure_log, shape, delta):
         return above * error
     delta[0] = np.float32(-below) if error < 0.0 else np.float32(0.0)
     return below * size
+
+
+@inline
+def losses_of_targets(loss, scores, targets, row, learnt, shapes, shares, delta):
+    """Return the loss of a row of M targets, and write the derivative of the sum of its losses.
+
+    Parameters
+    ----------
+    loss : int
+        Number in LOSSES; one whose target takes one score, without an exposure.
+    scores : (M,) float32, read
+    targets : (N M,) float32, read
+        The M targets of each row, one row behind another.
+    row : int
+    learnt : (2, M) float32, read
+        A target y of output m is learnt as (y - learnt[0, m]) learnt[1, m].
+    shapes : (M, N_SHAPE) float32, read
+        Settings of the loss, for each output in its learnt units.
+    shares : (M,) float64, read
+        What the loss of each output counts in what is returned.
+    delta : (M,) float32, overwritten
+
+    Returns
+    -------
+    float
+        sum_m shares[m] loss(scores[m], y_m), float64; not finite where one is not.
+        The derivative is that of sum_m loss(scores[m], y_m), whatever the shares:
+        each output learns as it would by itself.
+    """
+    n_targets = shares.shape[0]
+    total = 0.0
+    for m in range(n_targets):
+        y = (targets[row * n_targets + m] - learnt[0, m]) * learnt[1, m]
+        total += shares[m] * loss_and_delta(
+            loss, scores[m : m + 1], y, np.float32(0.0), shapes[m], delta[m : m + 1]
+        )
+    return total

@@ -22,6 +22,7 @@ from streamtrain.kernels.losses import (
     S_SMOOTHING,
     log_exposure,
     loss_and_delta,
+    losses_of_targets,
     row_weight,
 )
 from streamtrain.kernels.network_parameters import (
@@ -67,7 +68,9 @@ def tile_rows(n_rows: int, n_threads: int) -> int:
 @inline
 def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive):
     """Turn the scores of a tile into the derivative by them; add losses by 16 rows."""
-    if net.loss == LOGISTIC and batch.weight.shape[0] == 0 and net.class_weights.shape[0] == 0:
+    several = net.shares.shape[0] > 1
+    uniform = batch.weight.shape[0] == 0 and net.class_weights.shape[0] == 0
+    if net.loss == LOGISTIC and uniform and not several:
         _logistic_tile(net, work, thread, batch, first, r0, n, per_row, sums, progressive)
         return
     kept = progressive.shape[0] > 0
@@ -78,15 +81,21 @@ def _losses_of_tile(net, work, thread, batch, first, r0, n, per_row, sums, progr
         weight_sum = 0.0
         for r in range(g * 16, min(g * 16 + 16, r0 + n)):
             row = first + r - r0
-            y = (batch.target[row] - net.target[0]) * net.target[1]
             for c in range(net.n_scores):
                 scores[c] = work.act[net.score + (c >> 4), r, c & 15]
             if kept:
                 for c in range(net.n_scores):
                     progressive[row, c] = scores[c]
-            row_loss = loss_and_delta(
-                net.loss, scores, y, log_exposure(batch.exposure, row), net.loss_shape, delta
-            )
+            if several:
+                y = np.float32(0.0)
+                row_loss = losses_of_targets(
+                    net.loss, scores, batch.target, row, net.learnt, net.shapes, net.shares, delta
+                )
+            else:
+                y = (batch.target[row] - net.learnt[0, 0]) * net.learnt[1, 0]
+                row_loss = loss_and_delta(
+                    net.loss, scores, y, log_exposure(batch.exposure, row), net.shapes[0], delta
+                )
             weight = row_weight(batch.weight, net.class_weights, row, y, net.weight_scale[0])
             loss_sum += np.float64(weight) * row_loss
             weight_sum += np.float64(weight)
@@ -109,7 +118,7 @@ def _logistic_tile(net, work, thread, batch, first, r0, n, per_row, sums, progre
     sum_i log(1 + e_i) is the log of one product, kept less 1 for its digits. A factor
     is at most 2.
     """
-    half = np.float32(0.5) * net.loss_shape[S_SMOOTHING]
+    half = np.float32(0.5) * net.shapes[0, S_SMOOTHING]
     scores = work.block[thread, :16]
     slopes = work.block[thread, 16:32]
     tails = work.block[thread, 32:48]
@@ -127,7 +136,7 @@ def _logistic_tile(net, work, thread, batch, first, r0, n, per_row, sums, progre
                 progressive[row + k, 0] = scores[k]
         targets = batch.target[row : row + n_here]
         for k in range(n_here):
-            y = (targets[k] - net.target[0]) * net.target[1]
+            y = (targets[k] - net.learnt[0, 0]) * net.learnt[1, 0]
             sign = y + y - one
             margin = sign * scores[k]
             e = exp32(-abs(margin))

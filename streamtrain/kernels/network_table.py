@@ -94,8 +94,11 @@ class Net(NamedTuple):
         1 where column j is lane j, standardised.
     score, n_scores, n_dense : int
         Panel of the scores; C; parameters before those of tables.
-    loss : int; loss_shape : (k,) float32; target : (2,) float32
-        A target y is learnt as (y - target[0]) target[1].
+    loss : int; shapes : (M, N_SHAPE) float32; learnt : (2, M) float32
+        M targets of a row, M = C or 1. A target y of output m is learnt as
+        (y - learnt[0, m]) learnt[1, m].
+    shares : (M,) float64
+        What the loss of each output counts in what is reported, where M > 1.
     class_weights : (C,) float32 or (0,); weight_scale : (1,) float32
     """
 
@@ -113,14 +116,15 @@ class Net(NamedTuple):
     n_scores: int
     n_dense: int
     loss: int
-    loss_shape: Floats
-    target: Floats
+    shapes: Floats
+    learnt: Floats
+    shares: npt.NDArray[np.float64]
     class_weights: Floats
     weight_scale: Floats
 
 
 class Batch(NamedTuple):
-    """Rows, read: numeric (N, D), codes (N, F), target (N,), weight and exposure (N,) or (0,).
+    """Rows, read: numeric (N, D), codes (N, F), target (N M,), weight and exposure (N,) or (0,).
 
     bags : of N rows; ends : (N + 1,) int64, `Bags.ends`
     """

@@ -143,23 +143,25 @@ def scatter_rows(
 
 @kernel
 def scatter_bytes(features_rows, target_rows, places, features, target):
-    """Copy rows of W bytes, whatever their values, to their places.
+    """Copy rows of W bytes, whatever their values, and their M targets to their places.
 
     Parameters
     ----------
     features_rows : (r, W) uint8, C order, read
-    target_rows : (r,) float32, read
+    target_rows : (r, M) float32, C order, read
     places : (r,) int32, read
         Row of the window for each row of the block.
     features : (n, W) uint8, C order, written
-    target : (n,) float32, written
+    target : (n, M) float32, C order, written
     """
     width = features.shape[1]
+    n_targets = target.shape[1]
     for r in range(places.shape[0]):
         p = np.uint32(places[r])
         for j in range(width):
             features[p, j] = features_rows[r, j]
-        target[p] = target_rows[r]
+        for m in range(n_targets):
+            target[p, m] = target_rows[r, m]
 
 
 @kernel

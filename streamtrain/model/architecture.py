@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -21,10 +22,11 @@ from streamtrain.model.losses import (
     balanced_weights,
     choose_loss,
     initial_scores,
+    losses_of_several,
 )
 from streamtrain.model.network import Network, NetworkOptions
 from streamtrain.model.plan_network import plan_network
-from streamtrain.store.schema import Schema
+from streamtrain.store.schema import MAX_TARGETS, Schema, Target
 
 ModelName = Literal["linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom"]
 MODELS = ("linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom")
@@ -40,13 +42,15 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss : str
         One of LOSSES.
     n_scores : int
-        C: classes for softmax, otherwise 1.
+        C: classes for softmax, the M targets of a row, otherwise 1.
     mean, scale : tuple of float, length D
         A numeric feature x enters as (x - mean) scale.
     cardinalities : tuple of int, length F
         Codes of each categorical field.
     target_mean, target_scale : float
         A target y is learnt as (y - mean) scale; 0 and 1 for classes and log links.
+    target_means, target_scales : tuple of float, length M, or unset
+        The same for each of M > 1 targets of a row, in place of the two above.
     weight_scale : float
         Row weights are multiplied by it, so that their mean is 1.
     initial_scores : tuple of float, length C or 0
@@ -81,6 +85,22 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network | None = None
     crosses: tuple[Cross, ...] = ()
     bag_sizes: tuple[int, ...] = ()
+    # Left out where unset, so that the files of models of one target stay as they are.
+    target_means: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+    target_scales: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def n_targets(self) -> int:
+        """M, the targets of a row: 1, or as many as scores."""
+        return 1 if isinstance(self.target_means, msgspec.UnsetType) else len(self.target_means)
+
+    @property
+    def means_and_scales(self) -> npt.NDArray[np.float64]:
+        """Mean and scale of each target, (2, M) float64."""
+        means, scales = self.target_means, self.target_scales
+        if isinstance(means, msgspec.UnsetType) or isinstance(scales, msgspec.UnsetType):
+            return np.array([[self.target_mean], [self.target_scale]])
+        return np.array([means, scales])
 
     @property
     def field_sizes(self) -> tuple[int, ...]:
@@ -93,19 +113,58 @@ class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return LOSSES.index(self.loss)
 
     @property
+    def _unit_power(self) -> int:
+        return {"squared": 2, "huber": 2, "absolute": 1, "quantile": 1}.get(self.loss, 0)
+
+    @property
     def loss_unit(self) -> float:
-        """What kernels' losses are divided by to be in the target's own units."""
-        power = {"squared": 2, "huber": 2, "absolute": 1, "quantile": 1}.get(self.loss, 0)
-        return self.target_scale**power
+        """What kernels' losses of one target are divided by to be in its own units."""
+        return self.target_scale**self._unit_power
+
+    def loss_shares(self) -> npt.NDArray[np.float64]:
+        """Return what makes kernels' losses of M targets a mean in their own units, (M,) float64.
+
+        Of one target it is 1: see `loss_unit`.
+        """
+        if self.n_targets == 1:
+            return np.ones(1)
+        shares: npt.NDArray[np.float64] = 1.0 / self.means_and_scales[1] ** self._unit_power
+        return shares / self.n_targets
 
     def loss_shape(self) -> npt.NDArray[np.float32]:
-        """Return the settings that kernels take, (N_SHAPE,) float32, in learnt units."""
-        shape = np.zeros(kernels.N_SHAPE, np.float32)
-        shape[kernels.S_HUBER_DELTA] = self.huber_delta * self.target_scale
-        shape[kernels.S_QUANTILE] = self.quantile
-        shape[kernels.S_POWER] = self.tweedie_power
-        shape[kernels.S_SMOOTHING] = self.label_smoothing
+        """Return the settings that kernels take, (N_SHAPE,) float32, of the first target."""
+        shape: npt.NDArray[np.float32] = self.loss_shapes()[0]
         return shape
+
+    def loss_shapes(self) -> npt.NDArray[np.float32]:
+        """Return the settings that kernels take, (M, N_SHAPE) float32, in learnt units."""
+        shapes = np.zeros((self.n_targets, kernels.N_SHAPE), np.float32)
+        shapes[:, kernels.S_HUBER_DELTA] = self.huber_delta * self.means_and_scales[1]
+        shapes[:, kernels.S_QUANTILE] = self.quantile
+        shapes[:, kernels.S_POWER] = self.tweedie_power
+        shapes[:, kernels.S_SMOOTHING] = self.label_smoothing
+        return shapes
+
+    def learnt(self) -> npt.NDArray[np.float32]:
+        """Return mean and scale of each target as kernels take them, (2, M) float32."""
+        return self.means_and_scales.astype(np.float32)
+
+    def flat_targets(self, target: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return targets as kernels take them, (n M,): those of a row one behind another.
+
+        Parameters
+        ----------
+        target : (n,) float32, or (n, M) of M > 1 targets
+
+        Raises
+        ------
+        ValueError
+            If they have another shape: kernels would read beyond them.
+        """
+        tail = () if self.n_targets == 1 else (self.n_targets,)
+        if target.shape[1:] != tail:
+            raise ValueError(f"targets of shape {target.shape}, expected (n, *{tail})")
+        return target.reshape(-1)
 
 
 def plan_architecture(
@@ -155,14 +214,22 @@ def plan_architecture(
         )
     target = schema.target
     name = choose_loss(schema, loss, loss_settings)
-    n_scores = len(target.classes) if name == "softmax" else 1
+    n_scores = len(target.classes) if name == "softmax" else target.n_outputs
     statistics = [c.statistics for c in schema.numeric]
     scales = tuple((s.mean, s.std) if s else (0.0, 0.0) for s in statistics)
     if schema.array:
         scales = array_scales(schema.array, centred=True)
     weight = schema.weight_statistics
     target_mean, target_scale = 0.0, 1.0
-    if name in STANDARDISED:
+    means: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+    spreads: tuple[float, ...] | msgspec.UnsetType = msgspec.UNSET
+    if not isinstance(target.outputs, msgspec.UnsetType):
+        means, spreads = (0.0,) * n_scores, (1.0,) * n_scores
+        if name in STANDARDISED:
+            means = tuple(s.mean for s in target.outputs)
+            # An output of one value has no scale: it is learnt as it is.
+            spreads = tuple(_inverse(s.std, 1.0) for s in target.outputs)
+    elif name in STANDARDISED:
         target_mean, target_scale = target.statistics.mean, _inverse(target.statistics.std, 1.0)
     crossed = plan_crosses(schema, crosses, max_size=cross_size)
     balanced = loss_settings.class_weights == "balanced"
@@ -187,6 +254,24 @@ def plan_architecture(
         else plan_network(schema, model, options, cross_sizes=tuple(c.size for c in crossed)),
         crosses=crossed,
         bag_sizes=schema.stored.bag_sizes,
+        target_means=means,
+        target_scales=spreads,
+    )
+
+
+def has_possible_targets(architecture: Architecture, target: Target) -> bool:
+    """Return whether a model's targets are those of a schema, and such as kernels can learn."""
+    means, scales = architecture.target_means, architecture.target_scales
+    if isinstance(means, msgspec.UnsetType) or isinstance(scales, msgspec.UnsetType):
+        return means is scales and target.n_outputs == 1
+    n = len(means)
+    return (
+        2 <= n <= MAX_TARGETS
+        and n == len(scales) == architecture.n_scores == target.n_outputs
+        and architecture.loss in losses_of_several(target.task)
+        and not architecture.class_weights
+        and all(math.isfinite(m) for m in means)
+        and all(math.isfinite(s) and s > 0 for s in scales)
     )
 
 

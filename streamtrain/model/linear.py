@@ -166,7 +166,9 @@ class LinearModel:
         self._mean = np.array(architecture.mean, np.float32)
         self._scale = np.array(architecture.scale, np.float32)
         self._first_row = self.layout.first_row()
-        self._loss_shape = architecture.loss_shape()
+        self._shapes = architecture.loss_shapes()
+        self._learnt = architecture.learnt()
+        self._shares = architecture.loss_shares()
         self._class_weights = np.array(architecture.class_weights, np.float32)
         n, k, c = batch_size, team.n_threads, self.layout.n_scores
         self._n_tile = kernels.tile_rows(n)
@@ -228,7 +230,8 @@ class LinearModel:
         ----------
         parameters : (P,) float32, updated
         rule : UpdateRule, updated
-        numeric, codes, target : (n, D) float32, (n, F) int32, (n,) float32
+        numeric, codes : (n, D) float32, (n, F) int32
+        target : (n,) float32, or (n, M) for M > 1 targets of a row
         bags : Bags of n rows, or None
         weight : (n,) float32 or (0,)
         exposure : (n,) float32 or (0,)
@@ -239,7 +242,8 @@ class LinearModel:
             Steps taken before.
         rates : (n_batches,) float64
         step_sums : (n_batches, 2) float64, overwritten
-            Weighted sum of losses, and sum of weights, of each batch.
+            Weighted sum of losses, and sum of weights, of each batch; the loss of a
+            row of several targets is the mean over them.
         progressive : (n, C) float32 or None, overwritten
             Scores of each row before the step of its own batch.
 
@@ -261,7 +265,7 @@ class LinearModel:
             self._crosser(codes),
             bags,
             bags.ends(),
-            target,
+            self.architecture.flat_targets(target),
             weight,
             exposure,
             0,
@@ -279,14 +283,14 @@ class LinearModel:
             self.layout.n_field_rows,
             self._bag_tables,
             self.architecture.loss_number,
-            self._loss_shape,
+            self._shapes,
             self._class_weights,
             rule.number,
             rates,
             rule.hyper,
             step,
-            np.float32(self.architecture.target_mean),
-            np.float32(self.architecture.target_scale),
+            self._learnt,
+            self._shares,
             np.float32(self.architecture.weight_scale),
             self._n_tile,
             self._scores,
@@ -304,8 +308,9 @@ class LinearModel:
             step_sums,
             np.empty((0, self.layout.n_scores), np.float32) if progressive is None else progressive,
         )
-        # The loss in the target's own units.
-        step_sums[:, 0] /= self.architecture.loss_unit
+        # The loss in the target's own units; of several targets kernels make the mean of them.
+        if self.architecture.n_targets == 1:
+            step_sums[:, 0] /= self.architecture.loss_unit
         return int(taken)
 
     def settled(self, parameters: Floats, rule: UpdateRule) -> Floats:

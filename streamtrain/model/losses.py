@@ -133,8 +133,15 @@ def guess_loss(task: str) -> LossName:
         "binary": "logistic",
         "classes": "softmax",
         "regression": "squared",
+        "labels": "logistic",
     }
     return losses[task]
+
+
+def losses_of_several(task: str) -> tuple[LossName, ...]:
+    """Return the losses that fit several targets of a row."""
+    numbers: tuple[LossName, ...] = ("squared", "absolute", "huber", "quantile")
+    return ("logistic", *numbers) if task == "labels" else numbers
 
 
 def choose_loss(schema: Schema, loss: str | None, settings: LossSettings) -> LossName:
@@ -153,7 +160,9 @@ def choose_loss(schema: Schema, loss: str | None, settings: LossSettings) -> Los
             where="--loss",
             remedy=f"choose one of {', '.join(LOSSES)}",
         )
-    if name in CLASS_LOSSES:
+    if target.n_outputs > 1:
+        _require_several(name, target, settings)
+    elif name in CLASS_LOSSES:
         _require_classes(name, target)
     else:
         _require_numbers(name, target)
@@ -161,6 +170,24 @@ def choose_loss(schema: Schema, loss: str | None, settings: LossSettings) -> Los
     settings.check_use(name)
     _require_exposures(name, schema)
     return name  # type: ignore[return-value]
+
+
+def _require_several(name: str, target: Target, settings: LossSettings) -> None:
+    fitting = losses_of_several(target.task)
+    column, what = f"the target {target.name!r}", f"{target.n_outputs:,} values"
+    if name not in fitting:
+        only = "; logistic needs each of them to be 0 or 1" if name == "logistic" else ""
+        raise ConfigError(
+            f"{name} takes a target of one value, {column} has {what}{only}",
+            where="--loss",
+            remedy=f"use --loss {' or '.join(fitting)}",
+        )
+    if settings.class_weights != "none":
+        raise ConfigError(
+            f"{column} has {what}: rows have no class to be weighed by",
+            where="--class-weights",
+            remedy="leave it out, or ingest with --weight-file",
+        )
 
 
 def _require_classes(name: str, target: Target) -> None:
@@ -288,10 +315,18 @@ def predictions(architecture: Architecture, scores: Floats, exposure: Floats | N
     -------
     (n,) values (squared, absolute, huber, quantile), means (poisson, gamma,
     tweedie: times the exposure), probabilities of the positive class (logistic)
-    or margins (hinge); (n, C) probabilities (softmax). float64.
+    or margins (hinge); (n, C) probabilities (softmax); of M > 1 targets (n, M)
+    values, or probabilities of 1 (logistic). float64.
     """
     loss = architecture.loss
     wide = scores.astype(np.float64)
+    if architecture.n_targets > 1:
+        if loss == "logistic":
+            return _logistic(wide)
+        means, scales = architecture.means_and_scales
+        wide /= scales
+        wide += means
+        return wide
     if loss == "softmax":
         wide -= wide.max(axis=1, keepdims=True)
         np.exp(wide, out=wide)
@@ -305,10 +340,14 @@ def predictions(architecture: Architecture, scores: Floats, exposure: Floats | N
             mean: Wide = np.exp(_linear_predictor(flat, exposure))
         return mean
     if loss == "logistic":
-        small = np.exp(-np.abs(flat))
-        result: Wide = np.where(flat >= 0, 1.0, small) / (1.0 + small)
-        return result
+        return _logistic(flat)
     return flat
+
+
+def _logistic(scores: Wide) -> Wide:
+    small = np.exp(-np.abs(scores))
+    result: Wide = np.where(scores >= 0, 1.0, small) / (1.0 + small)
+    return result
 
 
 def row_losses(
@@ -319,13 +358,22 @@ def row_losses(
     Parameters
     ----------
     scores : (n, C) float32
-    target : (n,) float32
-        The class index (logistic, hinge, softmax), else the value.
+    target : (n,) float32, or (n, M)
+        The class index (logistic, hinge, softmax), else the value. Of M > 1 targets
+        the loss is the mean over them.
     exposure : (n,) float32, (0,) or None
     """
     loss = architecture.loss
     wide, y = scores.astype(np.float64), target.astype(np.float64)
     eps = architecture.label_smoothing
+    if architecture.n_targets > 1:
+        if loss == "logistic":
+            several = _logistic_losses(wide, y, eps)
+        else:
+            several = _error_losses(architecture, predictions(architecture, scores) - y)
+        # Along the rows of a C array: the sum of a row is the same whatever rows are beside it.
+        mean: Wide = np.ascontiguousarray(several).mean(axis=1)
+        return mean
     if loss == "softmax":
         top = wide.max(axis=1)
         total = np.log(np.exp(wide - top[:, None]).sum(axis=1)) + top
@@ -336,11 +384,15 @@ def row_losses(
         return _log_link_losses(architecture, _linear_predictor(wide[:, 0], exposure), y)
     if loss in STANDARDISED:
         return _error_losses(architecture, predictions(architecture, scores) - y)
-    margin = (2.0 * y - 1.0) * wide[:, 0]
     if loss == "hinge":
-        losses: Wide = np.maximum(1.0 - margin, 0.0)
-    else:
-        losses = np.logaddexp(0.0, -margin) + 0.5 * eps * margin
+        losses: Wide = np.maximum(1.0 - (2.0 * y - 1.0) * wide[:, 0], 0.0)
+        return losses
+    return _logistic_losses(wide[:, 0], y, eps)
+
+
+def _logistic_losses(scores: Wide, y: Wide, eps: float) -> Wide:
+    margin = (2.0 * y - 1.0) * scores
+    losses: Wide = np.logaddexp(0.0, -margin) + 0.5 * eps * margin
     return losses
 
 
@@ -372,12 +424,15 @@ def _log_link_losses(architecture: Architecture, t: Wide, y: Wide) -> Wide:
     return losses
 
 
-def require_domain(loss: str, target: Floats, exposure: Floats | None, *, where: str) -> None:
-    """Refuse targets or exposures of some rows that a log link is not defined for.
+def require_domain(
+    architecture: Architecture, target: Floats, exposure: Floats | None, *, where: str
+) -> None:
+    """Refuse targets or exposures of some rows that a log link, or labels, are not defined for.
 
     Parameters
     ----------
-    target : (n,) float32
+    architecture : Architecture
+    target : (n,) float32, or (n, M)
     exposure : (n,) float32, (0,) or None
     where : str
         Named by the error.
@@ -385,8 +440,16 @@ def require_domain(loss: str, target: Floats, exposure: Floats | None, *, where:
     Raises
     ------
     SchemaError
-        If a target is below the loss's domain, or an exposure is not positive.
+        If a target is below the loss's domain, one of several is not 0 or 1 (logistic),
+        or not finite, or an exposure is not positive.
     """
+    loss = architecture.loss
+    if architecture.n_targets > 1:
+        labels = loss == "logistic"
+        if not (((target == 0) | (target == 1)) if labels else np.isfinite(target)).all():
+            what = "0 or 1" if labels else "finite numbers"
+            raise SchemaError(f"a target is not one of several that are {what}", where=where)
+        return
     if loss not in LOG_LINKS or not len(target):
         return
     least = float(target.min())

@@ -214,8 +214,9 @@ def make_net(architecture: Architecture) -> Net:
         n_scores=architecture.n_scores,
         n_dense=wiring.n_dense,
         loss=architecture.loss_number,
-        loss_shape=architecture.loss_shape(),
-        target=np.array([architecture.target_mean, architecture.target_scale], np.float32),
+        shapes=architecture.loss_shapes(),
+        learnt=architecture.learnt(),
+        shares=architecture.loss_shares(),
         class_weights=np.array(architecture.class_weights, np.float32),
         weight_scale=np.array([architecture.weight_scale], np.float32),
     )
@@ -311,7 +312,15 @@ class NetworkModel:
             self._net,
             Moving(parameters, rule.first, rule.second, rule.stamps, rule.shrinkage, rule.hyper),
             self._work,
-            Batch(numeric, self._crosser(codes), bags, bags.ends(), target, weight, exposure),
+            Batch(
+                numeric,
+                self._crosser(codes),
+                bags,
+                bags.ends(),
+                self.architecture.flat_targets(target),
+                weight,
+                exposure,
+            ),
             batch_size,
             n_rows - (n_batches - 1) * batch_size,
             n_batches,
@@ -324,8 +333,9 @@ class NetworkModel:
             if progressive is None
             else progressive,
         )
-        # The loss in the target's own units.
-        step_sums[:, 0] /= self.architecture.loss_unit
+        # The loss in the target's own units; of several targets kernels make the mean of them.
+        if self.architecture.n_targets == 1:
+            step_sums[:, 0] /= self.architecture.loss_unit
         return int(taken)
 
     def phase_shares(self) -> dict[str, float]:

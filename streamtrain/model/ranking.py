@@ -83,6 +83,8 @@ class RankingArea:
         of more rows cost 21 MiB for the histogram, whatever their length.
     probabilities : bool
         Scores are within [0, 1]: bins are then four times narrower.
+    n_bins : int
+        Of the histogram, a power of two up to 2**20; half as many are twice as wide.
 
     Raises
     ------
@@ -103,17 +105,21 @@ class RankingArea:
     for (sum w)^2 / sum w^2 rows of equal weight that know as much as the weighted.
     """
 
-    def __init__(self, *, max_rows: int = 2_000_000, probabilities: bool = True) -> None:
+    def __init__(
+        self, *, max_rows: int = 2_000_000, probabilities: bool = True, n_bins: int = N_BINS
+    ) -> None:
         if not 0 <= max_rows < 1 << 32:
             raise ValueError(f"max_rows: {max_rows}, expected 0 <= max_rows < 2**32")
         self.max_rows = max_rows
         self.probabilities = probabilities
         self._base, self._shift = (_IMAGE_OF_ZERO, 10) if probabilities else (0, 12)
+        self._n_bins = n_bins
+        self._shift += (N_BINS // n_bins).bit_length() - 1
         self._n_kept = 0
         self._keys: Keys = np.empty(0, np.uint32)
         self._labels: npt.NDArray[np.bool_] = np.empty(0, np.bool_)
         self._weights: npt.NDArray[np.float32] = np.empty(0, np.float32)
-        # (2, N_BINS): weight of the negatives and of the positives in each bin.
+        # (2, n_bins): weight of the negatives and of the positives in each bin.
         self._mass: Floats | None = None
         # One image seen in each bin (0 = none), and whether another one was seen too.
         self._witness: Keys = np.empty(0, np.uint32)
@@ -153,7 +159,11 @@ class RankingArea:
         ValueError
             If the two were made with different settings.
         """
-        if (self.max_rows, self.probabilities) != (other.max_rows, other.probabilities):
+        if (self.max_rows, self.probabilities, self._n_bins) != (
+            other.max_rows,
+            other.probabilities,
+            other._n_bins,
+        ):
             raise ValueError("areas of different settings cannot be merged")
         if other._mass is None:
             for part in other._parts():
@@ -162,7 +172,7 @@ class RankingArea:
         mass = self._fold()
         mass += other._mass
         self._squares = self._squares + other._squares
-        for start in range(0, N_BINS, _CHUNK_ROWS):
+        for start in range(0, self._n_bins, _CHUNK_ROWS):
             part = slice(start, start + _CHUNK_ROWS)
             mine, theirs = self._witness[part], other._witness[part]
             self._mixed[part] |= other._mixed[part] | (
@@ -259,9 +269,9 @@ class RankingArea:
     def _fold(self) -> Floats:
         """Move the rows kept into the histogram, in their order, and return its masses."""
         if self._mass is None:
-            self._mass = np.zeros((2, N_BINS))
-            self._witness = np.zeros(N_BINS, np.uint32)
-            self._mixed = np.zeros(N_BINS, np.bool_)
+            self._mass = np.zeros((2, self._n_bins))
+            self._witness = np.zeros(self._n_bins, np.uint32)
+            self._mixed = np.zeros(self._n_bins, np.bool_)
             for part in self._parts():
                 self._count(self._mass, self._keys[part], self._labels[part], self._weights[part])
             self._n_kept = 0
@@ -277,7 +287,7 @@ class RankingArea:
     ) -> None:
         bins = ((keys - np.uint32(self._base)) >> np.uint32(self._shift)).astype(np.intp)
         # Row after row, so that cuts cannot change the rounding.
-        np.add.at(mass.reshape(-1), bins + labels * N_BINS, weights.astype(np.float64))
+        np.add.at(mass.reshape(-1), bins + labels * self._n_bins, weights.astype(np.float64))
         new = self._witness[bins] == 0
         if new.any():
             self._witness[bins[new]] = keys[new]
@@ -308,6 +318,6 @@ def _resized(array: npt.NDArray[_Item], n_kept: int, n_rows: int) -> npt.NDArray
 
 def _bins(mass: Floats) -> Iterator[Chunk]:
     """Yield (bin, weight of positives, weight of negatives) by descending bin."""
-    for stop in range(N_BINS, 0, -_CHUNK_ROWS):
+    for stop in range(mass.shape[1], 0, -_CHUNK_ROWS):
         bins = np.arange(max(stop - _CHUNK_ROWS, 0), stop)[::-1]
         yield bins, mass[1, bins], mass[0, bins]

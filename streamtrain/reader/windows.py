@@ -42,7 +42,7 @@ class Rows:
     numeric : (n, D) float32
         NaN is missing. In a window of an array dataset the type it is stored in.
     codes : (n, F) int32
-    target : (n,) float32
+    target : (n,) float32, or (n, M) where a row has M > 1 of them
         Class index, or the value where there are no classes.
     weight, exposure : (n,) float32, or (0,) where the dataset has none
     bags : Bags of n rows
@@ -91,10 +91,11 @@ def allocate_rows(dataset: Dataset, n_rows: int, n_entries: int) -> Rows:
     """Return uninitialised rows with the columns of a dataset, and room for entries of bags."""
     schema = dataset.schema
     kind = schema.array.dtype if schema.array else "float32"
+    n_targets = schema.target.n_outputs
     return Rows(
         np.empty((n_rows, len(schema.numeric)), kind),
         np.empty((n_rows, len(schema.categorical)), np.int32),
-        np.empty(n_rows, np.float32),
+        np.empty(n_rows if n_targets == 1 else (n_rows, n_targets), np.float32),
         np.empty(n_rows if schema.weight else 0, np.float32),
         np.empty(n_rows if schema.exposure else 0, np.float32),
         Bags(

@@ -190,6 +190,7 @@ class AdoptedZarr:
         if (
             array is None
             or array.weighted
+            or array.n_targets > 1
             or adopted.arrays.keys() != {"features", "target"}
             or len(adopted.arrays["features"].chunk) != 1 + len(array.shape)
         ):
@@ -256,7 +257,7 @@ class AdoptedZarr:
                 remedy=_REMEDY,
             ) from error
         features = numeric.view(np.uint8).reshape(len(numeric), width)
-        scatter_bytes(stored, values, places, features, target)
+        scatter_bytes(stored, values.reshape(n, 1), places, features, target.reshape(-1, 1))
         return -1
 
 

@@ -41,7 +41,7 @@ class BlockWriter(abc.ABC):
     stored : StoredColumns or StoredFeatures
         A block of a table of k columns is gathered in `matrix` as (k, block_rows)
         int32, the bits of its values; one of arrays as (block_rows, bytes) uint8,
-        each row's features, then its target, then its weight.
+        each row's features, then its targets, then its weight.
     block_rows : int
         Rows of every block but the last.
     max_block_rows : int

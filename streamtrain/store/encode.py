@@ -37,8 +37,8 @@ class EncodedRows:
         NaN is missing.
     codes : (n, F) int32
     target, weight, exposure : (n,) float32 or None
-        What shards hold; NaN where missing or, for a target, unknown. None
-        where the batch has no such column.
+        What shards hold, targets (n, M) where a row has M > 1 of them; NaN where
+        missing or, for a target, unknown. None where the batch has no such column.
     bags : Bags of n rows
     """
 

@@ -241,12 +241,13 @@ class ZarrBlocks:
             n, width = block.n_rows, self.arrays[0].row_bytes
             features = numeric.view(np.uint8).reshape(len(numeric), width)
             rows_of = chunks[0].reshape(n, width)
-            target_rows = chunks[1].view(np.float32)
-            scatter_bytes(rows_of, target_rows, places, features, target)
+            target_rows = chunks[1].view(np.float32).reshape(n, -1)
+            targets = target.reshape(len(target), -1)
+            scatter_bytes(rows_of, target_rows, places, features, targets)
             if len(weight):
                 # Rows of four bytes; the targets get the same values once more.
                 weight_rows, weights = chunks[2].reshape(n, 4), weight.view(np.uint8)
-                scatter_bytes(weight_rows, target_rows, places, weights.reshape(-1, 4), target)
+                scatter_bytes(weight_rows, target_rows, places, weights.reshape(-1, 4), targets)
             return -1
 
         def rows(name: str, *tail: int) -> npt.NDArray[Any]:

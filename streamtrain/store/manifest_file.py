@@ -32,6 +32,7 @@ from streamtrain.store.schema import (
     MAX_ROW_VALUES,
     ArrayFeatures,
     is_possible_bag,
+    is_possible_target,
 )
 
 _MAX_BYTES = 1 << 30
@@ -149,6 +150,7 @@ def _is_possible(manifest: Manifest, array: ArrayFeatures) -> bool:
         and all(0 < n <= MAX_ROW_VALUES for n in array.shape)
         and array.stored.n_values <= MAX_ROW_VALUES
         and len(array.statistics) in {1, array.stored.n_values}
+        and (manifest.adopted is msgspec.UNSET or schema.target.n_outputs == 1)
         and not schema.columns
         and schema.weight in {None, "weight"}
         and (
@@ -179,6 +181,8 @@ def _check_contents(manifest: Manifest, *, where: str) -> None:
             for _, block in manifest.blocks(split)
         ),
         "a target whose classes and values differ": len(target.classes) != len(target.values),
+        "a target that cannot be": not is_possible_target(target),
+        "several targets of a row of a table": schema.array is None and target.n_outputs > 1,
         "contents of other splits": not isinstance(manifest.contents, msgspec.UnsetType)
         and set(manifest.contents) != set(manifest.splits),
     }

@@ -166,8 +166,9 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Parameters
     ----------
     name : str
-    task : {"binary", "classes", "regression"}
-        Two distinct values; a few text or integer values; anything else.
+    task : {"binary", "classes", "regression", "labels"}
+        Two distinct values; a few text or integer values; anything else; several
+        values of a row that are each 0 or 1.
     classes : tuple of str
         The distinct values as text in sort order (numeric order for numbers);
         for a binary task the last is positive. Empty for many numeric values.
@@ -177,22 +178,50 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     is_text : bool
         Whether the source held text; then only class tasks are possible.
     counts : tuple of int
-        Rows of the train split in each class.
+        Rows of the train split in each class; of labels those that have each.
     statistics : NumericStatistics
-        Of what the shards hold.
+        Of what the shards hold; of several values of a row, all of them together.
     run_length : float
         Mean length of runs of equal targets in source order: a large value
         says that the source is sorted by target.
+    outputs : tuple of NumericStatistics, length M, or unset
+        Of each output, where a row has M > 1 of them; without quantiles.
     """
 
     name: str
-    task: Literal["binary", "classes", "regression"]
+    task: Literal["binary", "classes", "regression", "labels"]
     classes: tuple[str, ...]
     values: tuple[float, ...]
     is_text: bool
     counts: tuple[int, ...]
     statistics: NumericStatistics
     run_length: float
+    # Left out where unset, so that fingerprints of other targets stay as they are.
+    outputs: tuple[NumericStatistics, ...] | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def n_outputs(self) -> int:
+        """M, the values of a row's target."""
+        return 1 if isinstance(self.outputs, msgspec.UnsetType) else len(self.outputs)
+
+
+MAX_TARGETS = 4096
+"""Values that the target of a row can have."""
+
+
+def is_possible_target(target: Target) -> bool:
+    """Return whether a target is one that ingest could have made: what reads it relies on it."""
+    if isinstance(target.outputs, msgspec.UnsetType):
+        return target.task != "labels" and len(target.classes) == len(target.values)
+    numbers = [x for s in target.outputs for x in (s.mean, s.std, s.minimum, s.maximum)]
+    return (
+        2 <= len(target.outputs) <= MAX_TARGETS
+        and target.task in {"regression", "labels"}
+        and not (target.classes or target.values or target.is_text)
+        and len(target.counts) == (len(target.outputs) if target.task == "labels" else 0)
+        and all(math.isfinite(x) for x in numbers)
+        and all(s.std >= 0 for s in target.outputs)
+    )
 
 
 FEATURE_TYPES = (
@@ -245,11 +274,12 @@ class ArrayFeatures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class StoredFeatures:
-    """What shards of arrays hold: rows of `shape` and `dtype`, a float32 target, and weights."""
+    """What shards of arrays hold: rows of `shape` and `dtype`, float32 targets, and weights."""
 
     dtype: str
     shape: tuple[int, ...]
     weighted: bool = False
+    n_targets: int = 1
 
     @property
     def n_values(self) -> int:
@@ -263,8 +293,13 @@ class StoredFeatures:
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row: features, target, and weight where there is one."""
-        return self.feature_bytes + (8 if self.weighted else 4)
+        """Bytes of a row: features, targets, and weight where there is one."""
+        return self.feature_bytes + self.target_bytes + (4 if self.weighted else 0)
+
+    @property
+    def target_bytes(self) -> int:
+        """Bytes of a row's targets."""
+        return 4 * self.n_targets
 
 
 @dataclass(frozen=True)
@@ -347,7 +382,9 @@ class Schema(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What shards hold of a dataset made from arrays, None of a table."""
         if self.array is None:
             return None
-        return StoredFeatures(self.array.dtype, self.array.shape, self.weight is not None)
+        return StoredFeatures(
+            self.array.dtype, self.array.shape, self.weight is not None, self.target.n_outputs
+        )
 
     @property
     def numeric(self) -> tuple[Column, ...]:

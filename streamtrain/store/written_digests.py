@@ -22,7 +22,7 @@ class ContentsDigest:
 
     Of each block of a table in turn, each column's n values as 4 little-endian
     bytes (float32 or int32), then for each bag the bytes of each row's entries and
-    the entries; of a block of arrays, each row's features and its target. So it
+    the entries; of a block of arrays, each row's features and its targets. So it
     depends on values, on the order of the rows, and for a table on the boundaries
     of blocks.
     """

@@ -7,10 +7,11 @@
                  (float32) each, as the codec "vlen-bytes" lays them down
 
 An array that would have no column is not there. A dataset made from arrays has
-`features` (N, ...) of their own type in place of numeric and codes, and `weight` if
-rows have one. All have the same chunks along the first axis, one for each block, in
-Zarr shards of as many chunks each: a Zarr shard is one file, its chunks in order,
-then the index that other readers want. A chunk is found by arithmetic, without it.
+`features` (N, ...) of their own type in place of numeric and codes, `target` (N, M)
+where a row has M > 1 of them, and `weight` if rows have one. All have the same chunks
+along the first axis, one for each block, in Zarr shards of as many chunks each: a Zarr
+shard is one file, its chunks in order, then the index that other readers want. A chunk
+is found by arithmetic, without it.
 
     numeric/c/0/0    | chunk 0 | chunk 1 | ... | index: (offset, bytes) of each, crc32c |
 """
@@ -165,9 +166,12 @@ def plan_arrays(stored: StoredColumns | StoredFeatures) -> tuple[ZarrArray, ...]
     if isinstance(stored, StoredFeatures):
         n_bytes = stored.feature_bytes
         arrays = [BytesArray("features", stored.dtype, stored.shape, (), 0, n_bytes)]
-        for role in ("target", "weight") if stored.weighted else ("target",):
-            arrays.append(BytesArray(role, "float32", (), (role,), n_bytes, n_bytes + 4))
-            n_bytes += 4
+        several = stored.n_targets > 1
+        tail, names = ((stored.n_targets,), ()) if several else ((), ("target",))
+        end = n_bytes + stored.target_bytes
+        arrays.append(BytesArray("target", "float32", tail, names, n_bytes, end))
+        if stored.weighted:
+            arrays.append(BytesArray("weight", "float32", (), ("weight",), end, end + 4))
         return tuple(arrays)
     return _plan_table(stored)
 

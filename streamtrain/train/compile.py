@@ -74,7 +74,8 @@ def compile_kernels(family: str) -> None:
     entries = no_bags(1, 1)
     scatter_entries(block, 1, places, 0, 0, 1, 1, *entries)
     copy_entries(*entries, 0, 0, *entries)
-    scatter_bytes(block.reshape(1, 12), target, places, block.reshape(1, 12), target)
+    targets = target.reshape(1, 1)
+    scatter_bytes(block.reshape(1, 12), targets, places, block.reshape(1, 12), targets)
     for kind in CODE_TYPES:
         scatter_rows(
             numeric, codes.astype(kind), target, nothing, nothing, limits, places,

@@ -307,7 +307,7 @@ class Loop:
         parameters = self.parameters()
         started = time.perf_counter()
         try:
-            progress.valid = evaluate_split(
+            found = evaluate_split(
                 self._dataset,
                 "valid",
                 self._model,
@@ -317,6 +317,9 @@ class Loop:
                 auc_rows=self._plan.auc_rows,
                 should_stop=self._should_stop,
             )
+            # Of several targets those of each are told by `evaluate`: here they are one too many.
+            found.pop("outputs", None)
+            progress.valid = found
         except StoppedError as error:
             raise self._stopped() from error
         except DivergedError as error:

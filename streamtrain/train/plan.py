@@ -21,9 +21,10 @@ from streamtrain.scoring import (
     AUC_ROW_BYTES,
     MAX_AUC_ROWS,
     MIN_AUC_ROWS,
-    SCORING_ROWS,
+    metrics_bytes,
     plan_scoring,
     scored_bytes,
+    scoring_rows,
 )
 from streamtrain.store.dataset import Dataset
 from streamtrain.store.manifest import StoredBlock
@@ -179,11 +180,13 @@ def _divide(
     if dataset.manifest.n_rows("valid"):
         scoring = plan_scoring(dataset, "valid", n_threads=readers)
         scored = scoring.read_bytes + scoring.row_bytes
-        scored += scored_bytes(scoring.n_rows, architecture.n_scores)
+        scored += scored_bytes(scoring.n_rows, architecture)
+        scored += _several_metrics_bytes(architecture)
     progressive = 0
     if resources.progressive:
-        rows = max(SCORING_ROWS, settings.batch_size)
-        progressive = scored_bytes(rows, architecture.n_scores) + 4 * rows * architecture.n_scores
+        rows = max(scoring_rows(architecture.n_targets), settings.batch_size)
+        progressive = scored_bytes(rows, architecture) + 4 * rows * architecture.n_scores
+        progressive += _several_metrics_bytes(architecture)
         progressive += AUC_ROW_BYTES * min(MIN_AUC_ROWS, dataset.n_rows("train"))
     n_windows = resources.prefetch + 1
     blocks = settings.window_blocks or choose_window_blocks(
@@ -220,6 +223,11 @@ def _divide(
     spare = max(budget - sum(parts.values()), 0)
     auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
     return MemoryPlan(budget, blocks, rows, readers, auc_rows, parts)
+
+
+def _several_metrics_bytes(architecture: Architecture) -> int:
+    """Return what metrics of several targets take; those of one are in the reserve."""
+    return metrics_bytes(architecture, auc_rows=0) if architecture.n_targets > 1 else 0
 
 
 def _most_entry_bytes(located: Sequence[tuple[int, StoredBlock]]) -> int:

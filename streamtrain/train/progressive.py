@@ -10,7 +10,7 @@ import numpy.typing as npt
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.evaluation import Evaluation
 from streamtrain.reader.windows import Rows
-from streamtrain.scoring import SCORING_ROWS
+from streamtrain.scoring import SCORING_ROWS, scoring_rows
 
 
 class Progressive:
@@ -40,11 +40,13 @@ class Progressive:
         if on:
             self._evaluation = Evaluation(architecture, n_classes=n_classes, auc_rows=auc_rows)
         self._n_scores = architecture.n_scores
+        self._n_targets = architecture.n_targets
         self._scores: npt.NDArray[np.float32] = np.empty((0, self._n_scores), np.float32)
 
     def max_steps(self, batch_size: int) -> int:
         """Return the most steps of one call, which bounds the rows scored at a time."""
-        return max(1, SCORING_ROWS // batch_size) if self._evaluation else sys.maxsize
+        rows = min(SCORING_ROWS, scoring_rows(self._n_targets))
+        return max(1, rows // batch_size) if self._evaluation else sys.maxsize
 
     def scores(self, rows: Rows) -> npt.NDArray[np.float32] | None:
         """Return the array for the scores of rows, (n, C) float32, or None if there is none.
@@ -77,6 +79,7 @@ class Progressive:
         found = self._evaluation.result()
         n_rows = found.pop("rows")
         del found["loss"]
+        found.pop("outputs", None)
         return {"metrics_rows": n_rows, **found}
 
     def end(self) -> None:

@@ -259,6 +259,7 @@ class _Session:
             "task": dataset.schema.target.task,
             "loss_name": self._architecture.loss,
             "target": dataset.schema.target.name,
+            "targets": dataset.schema.target.n_outputs,
             "classes": list(dataset.schema.target.classes),
             "rows": n_rows,
             "parameters": model.layout.n_values,

@@ -174,7 +174,7 @@ def test_the_bytes_of_every_row_reach_its_place(n_rows, width):
     places = rng.permutation(n_rows + 5)[:n_rows].astype(np.int32)
     window = np.full((n_rows + 5, width), 77, np.uint8)
     found = np.full(n_rows + 5, -1, np.float32)
-    scatter_bytes(rows, target, places, window, found)
+    scatter_bytes(rows, target.reshape(-1, 1), places, window, found.reshape(-1, 1))
     np.testing.assert_array_equal(window[places], rows)
     np.testing.assert_array_equal(found[places], target)
     untouched = np.setdiff1d(np.arange(n_rows + 5), places)
