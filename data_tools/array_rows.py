@@ -12,11 +12,12 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from data_tools.array_set import TARGET, ArrayNames, ArraySet, open_set
+from data_tools.encoded_piece import EncodedPiece
 from data_tools.labels import Labels
 from data_tools.sources import expand, files_beside
 from streamtrain import memory as process_memory
 from streamtrain.errors import ConfigError, SchemaError
-from streamtrain.store.encode import EncodedRows, encode_array
+from streamtrain.store.encode import encode_array
 from streamtrain.store.schema import ArrayFeatures, Schema
 
 _ROWS = 8192
@@ -58,8 +59,10 @@ def read_array_rows(
     memory: int | None = None,
     files: ArrayFiles | None = None,
     kind: str | None = None,
-) -> Iterator[EncodedRows]:
+) -> Iterator[EncodedPiece]:
     """Yield the rows of arrays in order, some thousand at a time.
+
+    A row with an infinite value is bad, as at ingest.
 
     Parameters
     ----------
@@ -140,7 +143,8 @@ def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | No
 
 def _rows(
     found: ArraySet, schema: Schema, array: ArrayFeatures, n_rows: int
-) -> Iterator[EncodedRows]:
+) -> Iterator[EncodedPiece]:
+    first = 0
     for rows, targets, weights in found.slabs(n_rows):
         with np.errstate(over="ignore"):  # infinite then, as a table's number would be
             encoded = encode_array(rows, array, where=found.features.name)
@@ -149,7 +153,15 @@ def _rows(
                 target = _targets(targets, found, schema)
             if weights is not None:
                 weight = weights.reshape(-1).astype(np.float32)
-        yield replace(encoded, target=target, weight=weight)
+        encoded = replace(encoded, target=target, weight=weight)
+        n, name = len(encoded.numeric), found.features.name
+        good = np.logical_not(np.isinf(encoded.numeric).any(axis=1))
+        reasons = dict.fromkeys(np.flatnonzero(~good).tolist(), "not finite")
+        lines = np.arange(first + 1, first + n + 1)
+        if reasons:
+            encoded = encoded.take(good)
+        yield EncodedPiece(encoded, n, np.flatnonzero(good), reasons, name, lines, "row")
+        first += n
 
 
 def _targets(targets: npt.NDArray[Any], found: ArraySet, schema: Schema) -> npt.NDArray[np.float32]:

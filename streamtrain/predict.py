@@ -102,7 +102,7 @@ class Model:
         the order of `classes`; (n, M) values, or probabilities of 1 (logistic), where
         a row has M > 1 targets. Means are multiplied by the exposure where the
         data have it, and are those of exposure 1 where they do not; NaN where an
-        exposure is missing or not positive.
+        exposure is missing or not positive, or a value of an array is infinite.
 
         Raises
         ------
@@ -111,9 +111,10 @@ class Model:
         """
         if self.schema.array is not None:
             rows = encode_array(data, self.schema.array)
-        else:
-            rows = self.encoder.encode(as_record_batch(data, self.schema))
-        return self._predictions(rows)
+            found = self._predictions(rows)
+            found[np.isinf(rows.numeric).any(axis=1)] = np.nan
+            return found
+        return self._predictions(self.encoder.encode(as_record_batch(data, self.schema)))
 
     def _predictions(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         values = predictions(self.architecture, self.scores(rows), self._exposure(rows))

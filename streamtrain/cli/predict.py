@@ -118,8 +118,9 @@ def predict(
             "out": str(out), "columns": names,
         })  # fmt: skip
         return
+    of = f" of the split {split or 'test'!r} of the dataset {sources[0]}" if is_dataset else ""
     bad = f", {n_bad:,} without a prediction" if n_bad else ""
-    click.echo(f"{out}: {n_rows:,} rows{bad}, {duration(seconds)}")
+    click.echo(f"{out}: {n_rows:,} rows{of}{bad}, {duration(seconds)}")
 
 
 def _is_same_file(out: Path, source: str) -> bool:
@@ -147,8 +148,9 @@ def _raw_pieces(
     if model.schema.array is not None:
         from data_tools.array_rows import read_array_rows
 
-        for rows in read_array_rows(sources, model.schema, memory=memory, files=arrays, kind=kind):
-            yield rows, len(rows.numeric), None, []
+        for piece in read_array_rows(sources, model.schema, memory=memory, files=arrays, kind=kind):
+            bad = _told(piece.source, piece.unit, piece.lines, piece.reasons)
+            yield piece.rows, piece.n_records, piece.ordinals_within_batch, bad
         return
     from data_tools.raw_rows import read_raw
 
@@ -162,11 +164,14 @@ def _raw_pieces(
         arrays=arrays,
     ):
         rows = model.encoder.encode(raw.batch)
-        reasons = [
-            f"{raw.source} {raw.unit} {raw.lines[i]}: {why}"
-            for i, why in sorted(raw.reasons.items())
-        ]
-        yield rows, raw.n_records, raw.ordinals_within_batch, reasons
+        bad = _told(raw.source, raw.unit, raw.lines, raw.reasons)
+        yield rows, raw.n_records, raw.ordinals_within_batch, bad
+
+
+def _told(
+    source: str, unit: str, lines: npt.NDArray[np.int64], reasons: dict[int, str]
+) -> list[str]:
+    return [f"{source} {unit} {lines[i]}: {why}" for i, why in sorted(reasons.items())]
 
 
 def _columns(
