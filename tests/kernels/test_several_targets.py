@@ -7,7 +7,8 @@ import pytest
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
-from streamtrain.model.losses import losses_of_several, predictions, row_losses
+from streamtrain.model.losses import losses_of_several
+from streamtrain.model.predictions import predictions, row_losses
 from tests.kernels.linear_oracle import (
     Problem,
     design,
