@@ -242,7 +242,7 @@ class ArrayAdoption:
                 "its rows": rows,
             },
             what="adopting chunks as they are",
-            remedy="raise --memory, or use `streamtrain ingest`, which divides them",
+            instead="use `streamtrain ingest`, which divides them",
         )
 
     def _narrow(self, adopted: Adopted) -> None:

@@ -232,7 +232,7 @@ class TableAdoption:
                 "tables of categories": tables,
             },
             what="adopting row groups as they are",
-            remedy="raise --memory, or use `streamtrain ingest`, which divides them",
+            instead="use `streamtrain ingest`, which divides them",
         )
 
     def _vocabularies(

@@ -213,12 +213,6 @@ class CsrReader(TableReader):
             )
         with np.errstate(over="ignore"):
             values = streams["data"].read(begin, end).astype(np.float32)
-        there = np.isfinite(values)
-        if not there.all():
-            # As in lists: what is not finite says nothing that a weight could be multiplied by.
-            before = np.concatenate([[0], np.cumsum(there)])
-            offsets = before[offsets - begin]
-            indices, values = indices[there], values[there]
         rows = Keyed(offsets - offsets[0], indices.astype(np.uint64), values)
         return keyed_array(rows, np.arange(len(rows)))
 

@@ -86,11 +86,13 @@ def _check_options(options: IngestOptions) -> None:
         "--numeric": options.numeric,
         "--categorical": options.categorical,
         "--drop": options.drop,
+        "--text": options.text,
         "--delimiter": options.delimiter,
     }
     for name, given in table_only.items():
         if given:
             raise ConfigError("names columns, an array has none", where=name, remedy="leave it out")
+    options.check_use(texts=False, hashed=False)
 
 
 def _check_agreement(sets: Sequence[ArraySet]) -> None:

@@ -125,7 +125,6 @@ def plan_arrays(sets: Sequence[ArraySet], options: IngestOptions) -> ArrayPlan:
         raw += n_targets * (_TESTED_BYTES + max(needs_target(s).dtype.itemsize for s in sets))
     row = stored.row_bytes
     budget = options.memory or memory.default_budget()
-    slab_rows = _slab_rows(sets, raw, budget)
     base = memory.resident_bytes() + _SLACK
     kinds = [stored, replace(stored, dtype="uint8")] if is_wide else [stored]
     # Two blocks of each split, and one as rows and as float32 columns, twice.
@@ -134,21 +133,25 @@ def plan_arrays(sets: Sequence[ArraySet], options: IngestOptions) -> ArrayPlan:
         for kind in kinds
     )
     loaded = loaded_bytes(1, row + 12)
-    # As read, as stored, packed, and in the order of the partitions.
-    slabs = slab_rows * ((4 if is_wide else 2) * raw + 3 * row)
-    slabs += 2 * max(s.chunk_bytes for s in sets)
     shuffle = 3 * max(_MIN_PART, 2 * loaded) + writers
-    parts = {
-        "interpreter and compiled kernels": base,
-        "slabs and shuffle": max(slabs, shuffle),
-    }
-    memory.require(budget, parts, remedy="raise --memory", what="ingest")
+
+    def parts(budget: int) -> dict[str, int]:
+        # As read, as stored, packed, and in the order of the partitions.
+        slabs = _slab_rows(sets, raw, budget) * ((4 if is_wide else 2) * raw + 3 * row)
+        slabs += 2 * max(s.chunk_bytes for s in sets)
+        return {
+            "interpreter and compiled kernels": base,
+            "slabs and shuffle": max(slabs, shuffle),
+        }
+
+    least = memory.enough(budget, lambda b: sum(parts(b).values()))
+    memory.require(budget, parts(budget), what="ingest", least=least)
     part = min(max((budget - base - writers) // 3, _MIN_PART), _MAX_PART)
     n_rows = sum(s.features.shape[0] for s in sets)
     bits = 0
     while bits < MAX_BITS and n_rows * loaded / (1 << bits) > part / 2:
         bits += 1
-    return ArrayPlan(stored, is_wide, slab_rows, part, bits)
+    return ArrayPlan(stored, is_wide, _slab_rows(sets, raw, budget), part, bits)
 
 
 def _slab_rows(sets: Sequence[ArraySet], raw: int, budget: int) -> int:

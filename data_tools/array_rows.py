@@ -140,7 +140,7 @@ def _fit(
         "predictions to be written": waiting,
     }
     budget = memory or process_memory.default_budget()
-    process_memory.require(budget, parts, what="scoring", remedy="raise --memory")
+    process_memory.require(budget, parts, what="scoring")
     return n_rows
 
 

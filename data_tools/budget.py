@@ -12,7 +12,7 @@ from streamtrain import memory
 _MIN_CELLS, _MAX_CELLS = 1 << 18, 1 << 20
 _MIN_TABLES, _GOOD_TABLES = 8 << 20, 256 << 20
 _MIN_PART, _MAX_PART = 4 << 20, 64 << 20
-_SLACK = 16 << 20
+SLACK_BYTES = 16 << 20
 """Allocator fragments, Python's own objects, thread stacks."""
 BLOCK_ENTRY_BYTES = 8 << 20
 """About what the entries of a block may take: it has fewer rows where rows are long."""
@@ -35,6 +35,8 @@ class MemoryPlan:
         One loaded part of a partition; two exist at a time.
     bits : int
         log2 of the number of partitions.
+    entries : int
+        What the entries of one row may take while they are made.
     """
 
     n_threads: int
@@ -42,6 +44,7 @@ class MemoryPlan:
     tables: int
     part: int
     bits: int
+    entries: int = 2 * WORK_BYTES
 
 
 def plan_memory(
@@ -53,6 +56,7 @@ def plan_memory(
     row_estimate: float,
     block_rows: int,
     reading: int = 0,
+    reading_share: float = 0.0,
     n_bags: int = 0,
     row_entries: float = 0.0,
 ) -> MemoryPlan:
@@ -72,6 +76,8 @@ def plan_memory(
     block_rows : int
     reading : int
         What the source needs to decode beside the pieces.
+    reading_share : float
+        How much of a larger budget that takes, too.
     n_bags : int
         Columns of variable length.
     row_entries : float
@@ -82,9 +88,9 @@ def plan_memory(
     BudgetError
         If the least that can work does not fit.
     """
-    base = memory.resident_bytes() + _SLACK
+    base = memory.resident_bytes() + SLACK_BYTES
     n_stored = n_columns + 2 * n_bags
-    writers = 3 * 4 * block_rows * 4 * n_columns + bool(n_bags) * 3 * 3 * BLOCK_ENTRY_BYTES
+    writers = writing_bytes(block_rows, n_columns, BLOCK_ENTRY_BYTES if n_bags else 0)
 
     def worker(max_cells: int) -> int:
         rows = max_cells // max(n_columns, 8)
@@ -110,11 +116,13 @@ def plan_memory(
         and sum(parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART).values()) > budget
     ):
         n_threads -= 1
+    needed = parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART)
+    total = sum(needed.values())
     memory.require(
         budget,
-        parts(n_threads, _MIN_CELLS, least_tables, _MIN_PART),
-        remedy="raise --memory",
+        needed,
         what="ingest",
+        least=memory.enough(budget, lambda b: total + int(reading_share * (b - budget))),
     )
     cells = _MAX_CELLS
     # Tables that are pruned change results; a smaller batch costs a little time alone.
@@ -124,9 +132,29 @@ def plan_memory(
     free = budget - base - reading - (n_threads + 1) * BUFFER_BYTES - n_threads * worker(cells)
     # A table's arrays double: for a moment the old one and the new are there.
     tables = max(least_tables, free * 2 // 3) if has_text else 0
-    part = min(max((budget - base - writers - tables // 4) // 3, _MIN_PART), _MAX_PART)
-    total = row_estimate * (4 * n_stored + 8 + 33 + 8 * row_entries)
+    part = part_bytes(budget - base - tables // 4, writers)
+    in_partitions = row_estimate * (4 * n_stored + 8 + 33 + 8 * row_entries)
     bits = 0
-    while bits < MAX_BITS and total / (1 << bits) > part / 2:
+    while bits < MAX_BITS and in_partitions / (1 << bits) > part / 2:
         bits += 1
-    return MemoryPlan(n_threads, cells, tables, part, bits)
+    spare = max(free - tables, 0) // n_threads if n_bags else 0
+    return MemoryPlan(n_threads, cells, tables, part, bits, 2 * WORK_BYTES + spare)
+
+
+def part_bytes(budget: int, writers: int) -> int:
+    """Return what a loaded part of a partition may take beside what is resident and the writers."""
+    return min(max((budget - writers) // 3, _MIN_PART), _MAX_PART)
+
+
+def writing_bytes(block_rows: int, n_columns: int, entry_bytes: int) -> int:
+    """Return the memory of the blocks being written.
+
+    Parameters
+    ----------
+    block_rows, n_columns : int
+    entry_bytes : int
+        Of the entries in the largest block.
+    """
+    # Of entries each split has the block that is filled and one that is written. Beside
+    # those one block grows, and one is encoded: its values, its page, and what is written.
+    return 3 * 4 * block_rows * 4 * n_columns + (3 * 2 + 1 + 3) * entry_bytes

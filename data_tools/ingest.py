@@ -13,16 +13,25 @@ from msgspec import UNSET
 
 from data_tools.array_ingest import ingest_arrays
 from data_tools.array_inputs import wants_arrays
-from data_tools.budget import BLOCK_ENTRY_BYTES, MemoryPlan, plan_memory
+from data_tools.bag_rows import LargestBlocks
+from data_tools.budget import (
+    BLOCK_ENTRY_BYTES,
+    SLACK_BYTES,
+    MemoryPlan,
+    part_bytes,
+    plan_memory,
+    writing_bytes,
+)
 from data_tools.byte_stream import check_encoding
 from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
 from data_tools.outcome import count_sources, report_of, schema_of
-from data_tools.partitions import Partitions
+from data_tools.partitions import ENTRY_BYTES, Partitions, entries_in_order
 from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
+from data_tools.sql_source import SHARE
 from data_tools.target import decide_task
 from data_tools.warm_up import warm_up, warm_up_bags
 from streamtrain import durable, memory
@@ -181,6 +190,7 @@ class _Ingest:
             row_estimate=inputs.estimate_rows(),
             block_rows=self._block_rows,
             reading=inputs.reading_bytes(),
+            reading_share=SHARE if self._options.sql else 0.0,
             n_bags=len(columns.bags),
             row_entries=inputs.estimate_entries() if columns.bags else 0.0,
         )
@@ -242,31 +252,15 @@ class _Ingest:
             ids, counts, offsets, data = table.ranked(
                 at_least=options.rare, at_most=options.max_categories
             )
+            table.clear()
             vocabulary = Vocabulary(offsets, data[: offsets[-1]])
             path, digest = write_vocabulary(self._folder, name, vocabulary, counts)
             files[path] = digest
             digests.append((vocabulary.cardinality, vocabulary_digest(vocabulary, counts)))
             remaps.append(Remap(ids, table.n_ids))
-            table.clear()
         if self._has_rejects:
             files[_REJECTED] = _file_digest(self._folder / _REJECTED)
-        mean_entries = first.entries.all / max(first.n_written, 1)
-        if options.block_rows is None and columns.bags:
-            # A block of long rows has fewer of them: what readers hold is bounded.
-            while self._block_rows > 64 and 8 * mean_entries * self._block_rows > BLOCK_ENTRY_BYTES:
-                self._block_rows //= 2
-        block_bytes = int(8 * mean_entries * min(self._block_rows, first.n_written))
-        if block_bytes > BLOCK_ENTRY_BYTES:
-            memory.require(
-                options.memory or memory.default_budget(),
-                {
-                    "process so far": memory.resident_bytes(),
-                    "parts of partitions": 2 * plan.part,
-                    "entries of blocks": 9 * block_bytes,
-                },
-                remedy="give fewer --block-rows, or more --memory",
-                what="writing blocks of texts or lists",
-            )
+        part = self._plan_blocks(first, partitions, plan) if columns.bags else plan.part
         stored = StoredColumns(
             numeric=columns.numeric,
             categorical=columns.categorical,
@@ -290,8 +284,8 @@ class _Ingest:
             sample_key=derive_key("ingest sample", options.seed),
             shuffled=options.shuffle,
             block_rows=self._block_rows,
-            part_bytes=plan.part,
-            bag_row_bytes=int(8 * mean_entries),
+            part_bytes=part,
+            bag_row_bytes=int(ENTRY_BYTES * first.entries.all / max(first.n_written, 1)),
             listen=self._listen,
         )
         entries = count_sources(sources, first)
@@ -321,6 +315,49 @@ class _Ingest:
             compression=options.compression or UNSET,
         )
         return write_manifest(self._folder, manifest)
+
+    def _plan_blocks(self, first: PassOneResult, partitions: Partitions, plan: MemoryPlan) -> int:
+        """Choose the rows of a block by their entries; return what a part may take.
+
+        Raises
+        ------
+        BudgetError
+            If the blocks do not fit.
+        """
+        options = self._options
+        row_bytes = ENTRY_BYTES * first.entries.longest_row
+        block_bytes = row_bytes * min(self._block_rows, first.n_written)
+        if block_bytes > BLOCK_ENTRY_BYTES:
+            blocks = LargestBlocks(self._block_rows)
+            for counts, splits in entries_in_order(
+                partitions, self._draw.shuffle_key, shuffled=options.shuffle, max_bytes=plan.part
+            ):
+                blocks.add(counts, splits)
+            found = [ENTRY_BYTES * n for n in blocks.entries]
+            # A block of long rows has fewer of them: what readers hold is bounded. One
+            # row among many that is longer than that does not make all blocks tiny.
+            limit = max(BLOCK_ENTRY_BYTES, 2 * row_bytes)
+            k = 0
+            if options.block_rows is None:
+                k = next((k for k, n in enumerate(found) if n <= limit), len(found) - 1)
+            self._block_rows, block_bytes = blocks.sizes[k], found[k]
+        if block_bytes <= BLOCK_ENTRY_BYTES:
+            return plan.part
+        budget = options.memory or memory.default_budget()
+        process = memory.resident_bytes() + SLACK_BYTES // 2
+        writers = writing_bytes(self._block_rows, partitions.n_columns, block_bytes)
+        part = min(part_bytes(budget - process, writers), plan.part)
+        memory.require(
+            budget,
+            {
+                "process so far": process,
+                "parts of partitions": 2 * max(part, row_bytes),
+                "blocks being written": writers,
+            },
+            instead="give fewer --block-rows",
+            what="writing blocks of texts or lists",
+        )
+        return part
 
 
 def _file_digest(path: Path) -> str:

@@ -82,6 +82,8 @@ class Inputs:
         self._text_bytes = found.text_bytes
         self._times = set(found.times) if options.date_parts else set()
         self._settle()
+        keys = {bag.spec.keys for bag in self.columns.bags}
+        options.check_use(texts="text" in keys, hashed=bool(keys - {"index"}))
 
     def _open(self, staging: Path, out: Path) -> list[Source]:
         options = self._options

@@ -338,7 +338,7 @@ def _texts(lines: list[bytes], places: list[int]) -> Callable[[int], bytes]:
 
 
 def _keyed(rows: list[Pairs]) -> Keyed:
-    """Return the names and numbers of rows; what float32 cannot hold is left out, as of lists."""
+    """Return the names and numbers of rows."""
     offsets = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     names = _joined([name for row in rows for name, _ in row])
@@ -346,10 +346,7 @@ def _keyed(rows: list[Pairs]) -> Keyed:
         values = np.array([value for row in rows for _, value in row]).astype(np.float32)
     keys = np.empty(len(values), np.uint64)
     hash_names(names.data, names.starts.astype(np.int64), names.stops.astype(np.int64), keys)
-    there = np.isfinite(values)
-    before = np.zeros(len(there) + 1, np.int64)
-    np.cumsum(there, out=before[1:])
-    return Keyed(before[offsets], keys[there], values[there])
+    return Keyed(offsets, keys, values)
 
 
 def _joined(cells: list[bytes]) -> TextCells:

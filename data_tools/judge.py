@@ -11,7 +11,8 @@ import numpy.typing as npt
 from data_tools.columns import ColumnPlan
 from data_tools.source import Records
 from streamtrain.kernels import numbers
-from streamtrain.store.cells import as_text, fault, read_numbers
+from streamtrain.store.bags import Keyed
+from streamtrain.store.cells import Cells, as_text, fault, read_numbers
 from streamtrain.store.string_table import MissingTexts
 
 
@@ -105,6 +106,8 @@ def judge(
                 reasons.setdefault(int(i), f"{names[c]}: zero")
         if c == target:
             span = _span(values[usable != 0], stored[c].view(np.float32)[usable != 0])
+    for bag, cells in zip(columns.bags, records.cells[len(names) :], strict=False):
+        reasons = reasons_of_entries(bag.name, cells, usable, reasons)
     if columns.target_is_text:
         cells = as_text(records.cells[target])
         for i in np.flatnonzero(missing.find(cells) & (usable != 0)):
@@ -114,6 +117,16 @@ def judge(
     good = usable.copy()
     good[list(reasons)] = 0
     return Judged(good, reasons, bad, present, span)
+
+
+def reasons_of_entries(
+    name: str, cells: Cells, usable: npt.NDArray[np.uint8], reasons: dict[int, str]
+) -> dict[int, str]:
+    """Return the reasons with those of rows whose lists have a value that is not finite."""
+    if not isinstance(cells, Keyed):
+        return reasons
+    bad = cells.not_finite()
+    return {int(i): f"{name}: not finite" for i in bad[usable[bad] != 0]} | reasons
 
 
 def _span(values: npt.NDArray[np.float64], stored: npt.NDArray[np.float32]) -> TargetSpan | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from data_tools.array_set import ArrayNames
+from streamtrain.errors import ConfigError
 from streamtrain.store.schema import DATE_PART_NAMES, DEFAULT_MISSING
 
 
@@ -132,6 +133,30 @@ class IngestOptions:
     sql: str | None = None
     date_parts: tuple[str, ...] = DATE_PART_NAMES
 
+    def check_use(self, *, texts: bool, hashed: bool) -> None:
+        """Refuse an option of texts or lists that no column looks at: it would change nothing.
+
+        Parameters
+        ----------
+        texts : bool
+            Whether there are columns of texts.
+        hashed : bool
+            Whether there are columns of texts, or lists of names.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option.
+        """
+        for name, default in _OF_TEXTS.items():
+            if getattr(self, name) != default and not (hashed if name == "hash_bits" else texts):
+                raise ConfigError(
+                    "has no effect without a column of texts"
+                    + (", or of lists of names" if name == "hash_bits" else ""),
+                    where="--text-norm" if name == "norm" else f"--{name.replace('_', '-')}",
+                    remedy="leave it out, or name such a column with --text",
+                )
+
     @property
     def target_files(self) -> tuple[Path, ...]:
         """Arrays of targets, one for each source, or none."""
@@ -141,6 +166,13 @@ class IngestOptions:
     def weight_files(self) -> tuple[Path, ...]:
         """Arrays of row weights, one for each source, or none."""
         return _as_files(self.weight_file)
+
+
+_OF_TEXTS = {
+    f.name: f.default
+    for f in fields(IngestOptions)
+    if f.name in {"words", "characters", "norm", "hash_bits"}
+}
 
 
 def _as_files(given: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:

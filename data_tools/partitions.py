@@ -58,6 +58,7 @@ class Partitions:
         self.bits = bits
         self.skip_bits = skip_bits
         self.n_bags = n_bags
+        self.n_columns = n_columns
         self.row_bytes = 4 * (n_columns + 2 * n_bags + packing.HEAD_WORDS)
         self._lock = threading.Lock()
         self._files: list[int] = []
@@ -190,15 +191,12 @@ class SortedRows:
     order : tuple of three (m,) int64
         Rows of train, valid and test by ascending key.
     words : (m, 2) int32
-        Entries of the rows' bags.
-    first_entry : int
-        What the rows call the first of them.
+        Entries of the rows' bags, to which the rows point.
     """
 
     rows: npt.NDArray[np.int32]
     order: tuple[npt.NDArray[np.int64], ...]
     words: npt.NDArray[np.int32]
-    first_entry: int = 0
 
     def bag(
         self, number: int, n_bags: int, picks: npt.NDArray[np.int64]
@@ -206,7 +204,7 @@ class SortedRows:
         """Return where the entries of some rows begin in `words`, and how many there are."""
         at = 2 * number - 2 * n_bags
         starts, counts = self.rows[picks, at], self.rows[picks, at + 1]
-        return starts.view(np.uint32).astype(np.int64) - self.first_entry, counts.astype(np.int64)
+        return starts.view(np.uint32).astype(np.int64), counts.astype(np.int64)
 
 
 def read_sorted(
@@ -225,13 +223,17 @@ def read_sorted(
     max_bytes : int
         Of memory for one loaded part. A larger partition is divided by its next bits.
     min_rows : int
-        A part has as many, whatever `max_bytes` says.
+        A part has as many, whatever `max_bytes` says, unless their entries are many.
     """
     for p, n_rows in enumerate(partitions.n_rows.tolist()):
         max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
         entry_bytes = ENTRY_BYTES * int(partitions.n_entries[p])
         is_large = loaded_bytes(n_rows, partitions.row_bytes) + entry_bytes > max_bytes
-        if shuffled and n_rows > min_rows and is_large:
+        if (
+            shuffled
+            and is_large
+            and (n_rows > min_rows or (n_rows > 1 and entry_bytes > max_bytes))
+        ):
             smaller = _divide(partitions, p, n_rows, key, max_bytes, min_rows)
             yield from read_sorted(
                 smaller, key, shuffled=True, max_bytes=max_bytes, min_rows=min_rows
@@ -239,8 +241,8 @@ def read_sorted(
             continue
         whole = [(0, n_rows)] if n_rows else []
         for first, n in whole if shuffled else _pieces(partitions, p, n_rows, max_rows, max_bytes):
-            rows, words, first_entry = load_rows(partitions, p, first, n)
-            yield _sort(rows, words, first_entry, key, shuffled=shuffled)
+            rows, words = load_rows(partitions, p, first, n)
+            yield _sort(rows, words, key, shuffled=shuffled)
         partitions.remove(p)
 
 
@@ -253,8 +255,7 @@ def _pieces(
         if not partitions.n_bags:
             yield first, n
             continue
-        rows = _load(partitions.path(p), first, n, partitions.row_bytes)
-        counts = rows[:, -2 * partitions.n_bags + 1 :: 2].sum(axis=1, dtype=np.int64)
+        counts = _entries_of(_load(partitions.path(p), first, n, partitions.row_bytes), partitions)
         ends = np.cumsum(ENTRY_BYTES * counts + loaded_bytes(1, partitions.row_bytes))
         begin = 0
         while begin < n:
@@ -265,25 +266,86 @@ def _pieces(
             begin = end
 
 
+def _entries_of(rows: npt.NDArray[np.int32], partitions: Partitions) -> npt.NDArray[np.int64]:
+    """Return the entries of each row in all bags, (n,) int64."""
+    counts: npt.NDArray[np.int64] = rows[:, -2 * partitions.n_bags + 1 :: 2].sum(
+        axis=1, dtype=np.int64
+    )
+    return counts
+
+
 def load_rows(
     partitions: Partitions, p: int, first: int, n: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], int]:
-    """Return packed rows, the range of entries that holds theirs, and the first of it."""
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return packed rows, and their entries, to which they point.
+
+    Threads write the entries of rows in any order: those of consecutive rows may lie
+    far apart, with others' between them that are not read.
+    """
     rows = _load(partitions.path(p), first, n, partitions.row_bytes)
     if not partitions.n_bags or not n:
-        return rows, np.empty((0, 2), np.int32), 0
-    starts = rows[:, -2 * partitions.n_bags :: 2].view(np.uint32).astype(np.int64)
-    ends = starts + rows[:, -2 * partitions.n_bags + 1 :: 2]
-    low, high = int(starts.min()), int(ends.max())
-    return rows, _load(partitions.entries_path(p), low, high - low, ENTRY_BYTES), low
+        return rows, np.empty((0, 2), np.int32)
+    pointers = rows[:, -2 * partitions.n_bags :: 2].view(np.uint32)
+    starts = pointers.astype(np.int64).reshape(-1)
+    counts = rows[:, -2 * partitions.n_bags + 1 :: 2].astype(np.int64).reshape(-1)
+    order = np.argsort(starts, kind="stable")
+    ends = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(counts[order], out=ends[1:])
+    words = np.empty((int(ends[-1]), 2), np.int32)
+    # Runs: entries that follow those before them in the file as well.
+    lies_at = starts[order] - ends[:-1]
+    breaks = np.flatnonzero(np.diff(lies_at)) + 1
+    for a, b in zip([0, *breaks.tolist()], [*breaks.tolist(), len(order)], strict=True):
+        into = words[ends[a] : ends[b]]
+        _load_into(into, partitions.entries_path(p), ENTRY_BYTES * int(starts[order[a]]))
+    starts[order] = ends[:-1]
+    pointers[:] = starts.reshape(pointers.shape)
+    return rows, words
+
+
+def entries_in_order(
+    partitions: Partitions, key: int, *, shuffled: bool, max_bytes: int
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]]:
+    """Yield the entries of each row in all bags and its split, (n,) int64 and uint8, by its key.
+
+    The order is that of `read_sorted`; nothing is removed, and no entry is read.
+    """
+    row_bytes = partitions.row_bytes
+    for p, n_rows in enumerate(partitions.n_rows.tolist()):
+        step = max(max_bytes // loaded_bytes(1, row_bytes), 1)
+        # Keys, splits and counts of a part of the keys at a time.
+        n_parts = -(-n_rows * _LOAD_OVERHEAD // max_bytes) if shuffled else 1
+        used = partitions.skip_bits + partitions.bits
+        for part in range(n_parts):
+            found: list[tuple[npt.NDArray[np.uint64], ...]] = []
+            for first in range(0, n_rows, step):
+                rows = _load(partitions.path(p), first, min(step, n_rows - first), row_bytes)
+                keys, splits = np.empty(len(rows), np.uint64), np.empty(len(rows), np.uint8)
+                packing.unpack_heads(rows, np.uint64(key), shuffled, keys, splits)
+                counts = _entries_of(rows, partitions)
+                if not shuffled:
+                    yield counts, splits
+                    continue
+                share = ((keys << np.uint64(used)) >> np.uint64(32)) * np.uint64(n_parts)
+                here = (share >> np.uint64(32)) == part
+                found.append((keys[here], counts[here], splits[here]))
+            if found:
+                keys, counts, splits = (np.concatenate(each) for each in zip(*found, strict=True))
+                order = np.argsort(keys)
+                yield counts[order], splits[order]
 
 
 def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int32]:
     rows = np.empty((n, row_bytes // 4), np.int32)
+    _load_into(rows, path, first * row_bytes)
+    return rows
+
+
+def _load_into(rows: npt.NDArray[np.int32], path: Path, offset: int) -> None:
     view = rows.reshape(-1).data.cast("B")
     try:
         with path.open("rb", buffering=0) as file:
-            file.seek(first * row_bytes)
+            file.seek(offset)
             while view:
                 done = file.readinto(view)
                 if not done:
@@ -293,13 +355,11 @@ def _load(path: Path, first: int, n: int, row_bytes: int) -> npt.NDArray[np.int3
                 view = view[done:]
     except OSError as error:
         raise durable.as_stream_error(error, path) from error
-    return rows
 
 
 def _sort(
     rows: npt.NDArray[np.int32],
     words: npt.NDArray[np.int32],
-    first_entry: int,
     key: int,
     *,
     shuffled: bool,
@@ -311,7 +371,7 @@ def _sort(
     del keys
     of_row = splits[order]
     split_orders = tuple(order[of_row == s] for s in range(3))
-    return SortedRows(rows, split_orders, words, first_entry)
+    return SortedRows(rows, split_orders, words)
 
 
 def ordinals_of(rows: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
@@ -329,15 +389,16 @@ def _divide(
     bits = min(max((2 * whole // max_bytes).bit_length(), 1), MAX_BITS)
     max_rows = max(max_bytes // loaded_bytes(1, partitions.row_bytes), min_rows)
     folder = partitions.folder / f"{p:03d}.parts"
-    n_bags = partitions.n_bags
-    n_columns = partitions.row_bytes // 4 - packing.HEAD_WORDS - 2 * n_bags
-    smaller = Partitions(folder, bits=bits, n_columns=n_columns, skip_bits=used, n_bags=n_bags)
+    smaller = Partitions(
+        folder,
+        bits=bits,
+        n_columns=partitions.n_columns,
+        skip_bits=used,
+        n_bags=partitions.n_bags,
+    )
     try:
         for first, n in _pieces(partitions, p, n_rows, max_rows, max_bytes):
-            rows, words, first_entry = load_rows(partitions, p, first, n)
-            for v in range(n_bags):
-                column = rows[:, 2 * v - 2 * n_bags].view(np.uint32)
-                column -= np.uint32(first_entry)
+            rows, words = load_rows(partitions, p, first, n)
             ordinals = ordinals_of(rows)
             keys = np.empty(n, np.uint64)
             row_keys(np.uint64(key), ordinals, keys)

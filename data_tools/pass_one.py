@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.bag_rows import BagCounts, part_of, slices
+from data_tools.bag_rows import BagCounts, part_of, slices, without
 from data_tools.budget import MemoryPlan
 from data_tools.columns import ColumnPlan
 from data_tools.infer import MAX_BAD_SHARE
@@ -29,8 +29,8 @@ from streamtrain.store.cells import Cells, as_text
 from streamtrain.store.string_table import MissingTexts, StringTable
 
 _EARLY_FAILURES = 1000
-_MIN_PRUNED = 1024
-"""Tables with fewer strings are never pruned."""
+_MIN_PRUNED, _MIN_PRUNED_BYTES = 1024, 1 << 20
+"""Tables with fewer strings that take less are never pruned."""
 
 
 class NotNumbersError(Exception):
@@ -294,8 +294,9 @@ class PassOne:
         if records.is_last:
             self._turns.advance(self._target_lane)
         bags = records.cells[n_fixed : n_fixed + len(self._columns.bags)]
+        bags = [without(cells, judged.good) for cells in bags]
         at = 0
-        for begin, end in slices(self._columns.bags, bags, n):
+        for begin, end in slices(self._columns.bags, bags, n, room=self._plan.entries):
             some = picks[at : at + np.searchsorted(picks[at:], end)]
             words = self._code(bags, some, begin, end, splits, worker)
             self._scatter(
@@ -396,7 +397,7 @@ class PassOne:
         expected = min(growth, 2 * max(total - self._table_bytes, 0))
         while total + expected > self._plan.tables:
             largest = max(self._tables, key=lambda t: t.n_bytes)
-            if len(largest) < _MIN_PRUNED:
+            if len(largest) < _MIN_PRUNED and largest.n_bytes < _MIN_PRUNED_BYTES:
                 break
             largest.prune()
             total = sum(t.n_bytes for t in self._tables)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +145,9 @@ def write_shards(
         )
         for name in SPLITS
     ]
+    turn = threading.Lock()
+    for writer in writers:
+        writer.take_turns(turn)
     start = time.monotonic()
     total = int(partitions.n_rows.sum())
     done = 0

@@ -20,6 +20,7 @@ from data_tools.bag_rows import WORK_BYTES, most_entries
 from data_tools.byte_stream import check_encoding
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
+from data_tools.judge import reasons_of_entries
 from data_tools.kinds import SourceOptions
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
 from data_tools.sources import open_sources
@@ -205,7 +206,6 @@ def _fit(threads: int, budget: int | None, reading: int, *, has_bags: bool) -> i
             "entries of texts and lists": entries,
             "decoding of the source": reading,
         },
-        remedy="raise --memory",
         what="reading raw rows",
     )
     return max(1, min(threads, (budget - base - reading - entries) // (2 * one)))
@@ -324,6 +324,8 @@ class _Reader:
                 for i in np.flatnonzero(status >= numbers.NOT_A_NUMBER):
                     what = fault(records.cells[c], status[i])
                     reasons.setdefault(int(i), f"{self._numeric[c]}: {what}")
+        for name, cells in zip(self._bags, records.cells[-len(self._bags) :], strict=False):
+            reasons = reasons_of_entries(name, cells, records.good, reasons)
         good = np.setdiff1d(np.arange(n), np.fromiter(reasons, np.int64, len(reasons)))
         arrays = [as_arrow(values[good]) for values in columns]
         arrays += [

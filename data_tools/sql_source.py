@@ -16,6 +16,8 @@ from streamtrain.errors import BudgetError, ConfigError, SourceError, Streamtrai
 
 _WHERE = "--sql"
 _BATCH_ROWS = 8192
+SHARE = 0.25
+"""Of the budget that DuckDB gets."""
 _MIN_LIMIT = 64 << 20
 _BESIDE_LIMIT = 128 << 20
 """What DuckDB took beyond its own limit at most, in joins and sorts that spill: code and pages."""
@@ -56,7 +58,7 @@ class SqlReader(TableReader):
             ) from error
         self.name = _WHERE
         self._query = query
-        self._limit = max(budget // 4, _MIN_LIMIT)
+        self._limit = max(int(SHARE * budget), _MIN_LIMIT)
         self._errors = (duckdb.Error, *READ_ERRORS)
         self._n_bytes = 0
         try:

@@ -43,6 +43,8 @@ from streamtrain.store.cells import Cells, constant_cells
 from streamtrain.store.string_table import TextCells
 
 MAX_COLUMNS = 100_000
+_ENTRY_BYTES = 12
+"""Of an entry of a list: its key and value."""
 SAMPLE_ROWS = 1024
 """Rows from each place of a sample."""
 
@@ -252,8 +254,11 @@ class TableSource:
         self, index: int, take: Callable[[], PieceBuffer], wanted: Sequence[str]
     ) -> Iterator[Piece]:
         """Yield the rows in order, a few megabytes at a time."""
+        bags = {f.name for f in self.fields if f.kind == "bag"}.intersection(wanted)
         for batch in self._reader.batches(self._columns(wanted)):
             n, n_bytes = batch.rows.num_rows, max(batch.rows.nbytes, 1)
+            # Items of lists may take a byte, and an entry takes more.
+            n_bytes = max(n_bytes, _ENTRY_BYTES * sum(_n_items(batch.rows, bag) for bag in bags))
             step = max(n if n_bytes <= PIECE_BYTES else n * PIECE_BYTES // n_bytes, 1)
             for start in range(0, n, step):
                 rows = batch.rows.slice(start, step)
@@ -378,6 +383,15 @@ class TableSplitter:
         if place >= 0:
             return ListPlace(lists[column], place, null=self._null)
         return cells_of(columns[column], null=self._null)
+
+
+def _n_items(rows: pa.RecordBatch, name: str) -> int:
+    """Return the items of a column's lists, those of null ones included."""
+    column = plain(rows.column(name))
+    if pa.types.is_fixed_size_list(column.type):
+        return len(column) * int(column.type.list_size)
+    ends = column.offsets
+    return int(ends[-1].as_py() - ends[0].as_py())
 
 
 def _as_json(rows: pa.RecordBatch, i: int) -> bytes:

@@ -166,6 +166,7 @@ class TextSource(ABC):
             carry = b""
             begin, first_line = self._body, self._header_lines
             final = False
+            before = 0
             while not final:
                 buffer = take()
                 data = buffer.data
@@ -178,10 +179,12 @@ class TextSource(ABC):
                 carry = bytes(view[cut:n])
                 if len(carry) > MAX_RECORD_BYTES:
                     raise SourceError(
-                        f"a row has no end within {MAX_RECORD_BYTES:,} bytes",
+                        f"a row has no end within {MAX_RECORD_BYTES:,} bytes: "
+                        f"the one that begins after byte {before + cut:,} of the text",
                         where=self._name,
                         remedy=self.hint,
                     )
+                before += cut
                 stored = self._stored(stream.n_bytes)
                 yield Piece(index, buffer, begin, cut, stored, first_line)
                 begin = first_line = 0

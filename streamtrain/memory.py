@@ -6,13 +6,15 @@ Sizes are bytes. Resident memory counts mapped pages, as the kernel's limits do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from streamtrain.config import format_size
 from streamtrain.errors import BudgetError
 
 _DEFAULT_SHARE = 0.5
+_JITTER = 8 << 20
+"""By how much what is resident may differ from one run of a command to the next."""
 
 
 def _status(field: str) -> int:
@@ -75,22 +77,57 @@ def default_budget() -> int:
     return int(available_bytes() * _DEFAULT_SHARE)
 
 
-def require(budget: int, parts: Mapping[str, int], *, remedy: str, what: str) -> None:
+def enough(budget: int, total: Callable[[int], int]) -> int:
+    """Return a budget, in whole megabytes, that holds what a plan makes of it.
+
+    Parameters
+    ----------
+    budget : int
+        One that is too small.
+    total : callable
+        Bytes that the plan takes for a budget: some of its parts grow with it, up to
+        some size.
+    """
+    while (needed := total(budget) + _JITTER) > budget:
+        budget = -(-needed // 10**6) * 10**6
+    return budget
+
+
+def require(
+    budget: int,
+    parts: Mapping[str, int],
+    *,
+    what: str,
+    instead: str = "",
+    least: int | None = None,
+) -> None:
     """Refuse a plan whose parts do not fit the budget, naming every part in bytes.
+
+    Parameters
+    ----------
+    budget : int
+    parts : mapping of str to int
+    what : str
+    instead : str
+        What else than more memory would do.
+    least : int or None
+        A budget that is enough; None where no part grows with the budget.
 
     Raises
     ------
     BudgetError
-        If the sum of `parts` is over `budget`.
+        If the sum of `parts` is over `budget`. The memory that it tells to give is enough.
     """
     total = sum(parts.values())
     if total <= budget:
         return
+    least = least or enough(budget, lambda _: total)
+    give = f"give --memory {-(-least // 10**6)}MB or more"
     listed = ", ".join(f"{name} {n:,} B" for name, n in parts.items())
     raise BudgetError(
         f"{what} needs {total:,} bytes ({listed}), the budget is {budget:,} bytes "
         f"({format_size(budget)})",
         where="--memory",
-        remedy=remedy,
+        remedy=f"{instead}, or {give}" if instead else give,
         parts=dict(parts),
     )

@@ -147,15 +147,15 @@ def save_model(folder: Path, model: ModelFile) -> None:
     )
 
 
-def load_model_file(folder: Path) -> ModelFile:
-    """Read and verify the model in a run's directory.
+def read_model_header(folder: Path) -> ModelHeader:
+    """Read and verify the model.json in a run's directory.
 
     Raises
     ------
     NoInputError
         If there is none.
     CheckpointError
-        If it is damaged, or its parts do not fit each other.
+        If it is damaged.
     """
     where = str(folder)
     try:
@@ -184,6 +184,21 @@ def load_model_file(folder: Path) -> ModelFile:
             where=str(folder / MODEL_NAME),
             remedy="restore it, or train again",
         )
+    return header
+
+
+def load_model_file(folder: Path) -> ModelFile:
+    """Read and verify the model in a run's directory.
+
+    Raises
+    ------
+    NoInputError
+        If there is none.
+    CheckpointError
+        If it is damaged, or its parts do not fit each other.
+    """
+    where = str(folder)
+    header = read_model_header(folder)
     path = folder / TENSORS_NAME
     try:
         if _file_digest(path) != header.tensors_digest:

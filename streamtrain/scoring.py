@@ -197,6 +197,6 @@ def require_scoring_memory(
         "predictions to be written": waiting_bytes,
         "reserve": 8 << 20,
     }
-    memory.require(budget, parts, what="an evaluation", remedy="raise --memory")
+    memory.require(budget, parts, what="an evaluation")
     spare = budget - sum(parts.values())
     return min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)

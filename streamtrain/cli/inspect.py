@@ -154,7 +154,7 @@ def _run_report(path: Path) -> dict[str, Any]:
     import msgspec
 
     from streamtrain.errors import CheckpointError
-    from streamtrain.train.checkpoint import find_checkpoints
+    from streamtrain.train.checkpoint import find_checkpoints, model_state
     from streamtrain.train.run import last_event, read_record
 
     record = read_record(path)
@@ -171,6 +171,7 @@ def _run_report(path: Path) -> dict[str, Any]:
             else {"path": str(c.path), "progress": msgspec.to_builtins(c.header.progress)}
             for c in found
         ],
+        "model": model_state(path),
         "done": last_event(path, "done"),
     }
 
@@ -196,6 +197,7 @@ def _show_run(report: dict[str, Any]) -> None:
             else f"damaged: {c['damaged']}"
         )
         rows.append(("checkpoint", f"{c['path']}  {state}"))
+    rows.append(("model", report["model"]))
     if done is None:
         rows.append(("state", "not finished; go on with --resume auto"))
     else:

@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 
 from streamtrain.errors import SourceError
 from streamtrain.kernels import numbers
-from streamtrain.store.bags import is_bag_type, keyed_of
+from streamtrain.store.bags import MAX_TEXT_BYTES, is_bag_type, keyed_of, without_views
 from streamtrain.store.cells import Cells, Floats, judge_values
 from streamtrain.store.string_table import TextCells
 
 MAX_CELL_BYTES = 2 << 20
 """As long as a whole record of text may be."""
-_MAX_TEXT_BYTES = 1 << 30
 
 
 def kind_of(told: pa.DataType) -> Literal["number", "text", "time", "bag", "other"]:
@@ -178,7 +177,7 @@ def text_cells(array: pa.Array, *, null: bytes = b"") -> TextCells:
         offset_buffer, np.int64 if wide else np.int32, count=n + 1, offset=array.offset * width
     )
     first, last = int(offsets[0]), int(offsets[-1])
-    if last - first > _MAX_TEXT_BYTES:
+    if last - first > MAX_TEXT_BYTES:
         raise SourceError("text longer than 1 GiB in a few rows")
     n_bytes = last - first
     data = np.zeros(n_bytes + len(null) + 8, np.uint8)
@@ -256,8 +255,7 @@ def cells_of(array: pa.Array, *, null: bytes = b"") -> Cells:
         return keyed_of(array, where="a list", indexed=False)
     if pa.types.is_boolean(kind) or pa.types.is_time(kind):
         return text_cells(array.cast(pa.string()), null=null)
-    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
-        array = array.cast(pa.large_binary())
+    array = without_views(array)
     if is_text(array.type):
         return text_cells(array, null=null)
     if kind_of(kind) == "time":

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamtrain.errors import SchemaError
+from streamtrain.errors import SchemaError, SourceError
 from streamtrain.kernels.bags import Bags
 from streamtrain.kernels.text import hash_names, most_parts, text_codes
 from streamtrain.store.schema import Column, Entries
@@ -24,6 +24,7 @@ from streamtrain.store.string_table import MissingTexts, TextCells
 _OWN = "streamtrain key"
 """Name of keys that are hashes or indices already, on their way from a source to a model."""
 _CHUNK_BYTES = 256 << 10
+MAX_TEXT_BYTES = 1 << 30
 _NO_LETTERS = r"[^\pL\pN\pM_]+"
 
 
@@ -37,6 +38,7 @@ class Keyed:
     keys : (m,) uint64
         Hashes of names, or indices.
     values : (m,) float32
+        Not finite where the source's is not, or float32 cannot hold it.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -45,6 +47,11 @@ class Keyed:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def not_finite(self) -> npt.NDArray[np.int64]:
+        """Return the rows with a value that is not finite: they cannot be used."""
+        bad = np.flatnonzero(~np.isfinite(self.values))
+        return np.unique(np.searchsorted(self.offsets, bad, side="right") - 1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def is_bag_type(kind: pa.DataType) -> bool:
     """Return whether an Arrow column holds lists of names or numbers, or maps to numbers."""
     if pa.types.is_map(kind):
         return _is_key(kind.key_type) and _is_number(kind.item_type)
-    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not (lists or pa.types.is_fixed_size_list(kind)):
         return False
     inner = kind.value_type
     if pa.types.is_struct(inner):
@@ -79,8 +87,13 @@ def is_bag_type(kind: pa.DataType) -> bool:
 
 
 def _is_key(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     return bool(
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+        pa.types.is_string(kind)
+        or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_integer(kind)
     )
 
 
@@ -108,7 +121,7 @@ def keyed_array(rows: Keyed, picks: npt.NDArray[np.int64]) -> pa.Array:
 def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     """Return an Arrow column of lists as rows of keys.
 
-    Null lists and items, and those whose values are not finite, are left out.
+    Null lists and items are left out.
 
     Parameters
     ----------
@@ -139,12 +152,15 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     if pa.types.is_struct(items.type):
         keys, numbers = items.flatten()
         there &= pc.is_valid(numbers).to_numpy(zero_copy_only=False)
-        # Not safe: a whole number that float32 rounds is a value all the same.
+        # Not safe: a whole number that float32 rounds is a value all the same. What it
+        # cannot hold becomes infinite, which whoever judges rows refuses.
         values = numbers.cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)
         own = items.type[0].name == _OWN
-        # What is not finite says nothing that a weight could be multiplied by.
-        there &= np.isfinite(values)
     there &= pc.is_valid(keys).to_numpy(zero_copy_only=False)
+    keys = without_views(keys)
+    if pa.types.is_dictionary(keys.type) and keys.dictionary.null_count:
+        valid = pc.is_valid(keys.dictionary).to_numpy(zero_copy_only=False)
+        there &= valid[pc.fill_null(keys.indices, 0).to_numpy(zero_copy_only=False)]
     if not there.all():
         before = np.zeros(len(there) + 1, np.int64)
         np.cumsum(there, out=before[1:])
@@ -153,16 +169,53 @@ def keyed_of(array: pa.Array, *, where: str, indexed: bool) -> Keyed:
     if own:
         return Keyed(offsets, keys.to_numpy(zero_copy_only=False), np.ascontiguousarray(values))
     if indexed:
+        if pa.types.is_dictionary(keys.type) and pa.types.is_integer(keys.type.value_type):
+            keys = keys.dictionary_decode()
         if not pa.types.is_integer(keys.type):
             raise SchemaError(f"holds {keys.type}, expected indices", where=where)
         found = keys.to_numpy(zero_copy_only=False)
         if len(found) and found.min() < 0:
             raise SchemaError("holds a negative index", where=where)
         return Keyed(offsets, found.astype(np.uint64), np.ascontiguousarray(values))
-    cells = cells_of_strings(keys.cast(pa.large_string()))
+    return Keyed(offsets, _hashes_of(keys), np.ascontiguousarray(values, np.float32))
+
+
+def without_views(array: pa.Array) -> pa.Array:
+    """Return an array, or its dictionary, with texts one behind another where it has views.
+
+    Raises
+    ------
+    SourceError
+        If they are longer than any record may be: many views may share few bytes.
+    """
+    if pa.types.is_dictionary(array.type):
+        whole = without_views(array.dictionary)
+        if whole is array.dictionary:
+            return array
+        return pa.DictionaryArray.from_arrays(array.indices, whole)
+    is_text = pa.types.is_string_view(array.type)
+    if not is_text and not pa.types.is_binary_view(array.type):
+        return array
+    views = np.frombuffer(array.buffers()[1] or b"", np.int32).reshape(-1, 4)
+    lengths = views[array.offset : array.offset + len(array), 0].astype(np.int64)
+    if lengths[pc.is_valid(array).to_numpy(zero_copy_only=False)].sum() > MAX_TEXT_BYTES:
+        raise SourceError("text longer than 1 GiB in a few rows")
+    return array.cast(pa.large_string() if is_text else pa.large_binary())
+
+
+def _hashes_of(names: pa.Array) -> npt.NDArray[np.uint64]:
+    """Return the hash of each name, (n,) uint64; none is null."""
+    if pa.types.is_dictionary(names.type):
+        # Each once, and none that is not there: decoded, they could take any memory.
+        used = pc.unique(names.indices)
+        found = np.zeros(len(names.dictionary), np.uint64)
+        found[used.to_numpy(zero_copy_only=False)] = _hashes_of(names.dictionary.take(used))
+        hashes: npt.NDArray[np.uint64] = found[names.indices.to_numpy(zero_copy_only=False)]
+        return hashes
+    cells = cells_of_strings(names.cast(pa.large_string()))
     hashes = np.empty(len(cells), np.uint64)
     hash_names(cells.data, cells.starts, cells.stops, hashes)
-    return Keyed(offsets, hashes, np.ascontiguousarray(values, np.float32))
+    return hashes
 
 
 def cells_of_strings(array: pa.LargeStringArray) -> TextCells:
@@ -255,7 +308,8 @@ def entries_of(array: pa.Array, column: Column, missing: MissingTexts) -> Coded:
     Raises
     ------
     SchemaError
-        If it is neither what the column is made of nor like it.
+        If it is neither what the column is made of nor like it, or has a value that is not
+        finite.
     """
     where = f"column {column.name!r}"
     spec = column.bag
@@ -270,9 +324,10 @@ def entries_of(array: pa.Array, column: Column, missing: MissingTexts) -> Coded:
         cells = cells_of_strings(array.cast(pa.large_string()))
         return code_texts(cells, spec, column.cardinality, missing)
     indexed = spec.keys == "index"
-    return code_keys(
-        keyed_of(array, where=where, indexed=indexed), column.cardinality, indexed=indexed
-    )
+    rows = keyed_of(array, where=where, indexed=indexed)
+    if len(rows.not_finite()):
+        raise SchemaError("holds a value that is not finite", where=where, remedy="mend the source")
+    return code_keys(rows, column.cardinality, indexed=indexed)
 
 
 def gather_bags(columns: Sequence[Coded], n_rows: int) -> Bags:

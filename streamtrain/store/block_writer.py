@@ -11,6 +11,7 @@ import abc
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -262,6 +263,7 @@ class BlockWriter(abc.ABC):
         self._syncing = ThreadPoolExecutor(1, thread_name_prefix="sync-shard")
         self._synced: list[Future[None]] = []
         self._contents = ContentsDigest()
+        self._turn = threading.Lock()
         self.shards: list[Shard] = []
         self.files: dict[str, str] = {}
         """xxh3-128 of other files that the format wants, by path; known after `close`."""
@@ -366,13 +368,18 @@ class BlockWriter(abc.ABC):
             bag.clear()
         self.n_filled = 0
 
+    def take_turns(self, turn: threading.Lock) -> None:
+        """Write a block only while nobody else holds `turn`: encoding takes memory."""
+        self._turn = turn
+
     def _put(self, matrix: npt.NDArray[Any], n: int, bags: Sequence[EntryBuffer]) -> None:
         values = matrix[:n] if isinstance(self._stored, StoredFeatures) else matrix[:, :n]
         if self._on_block is not None:
             self._on_block(values)
         self._contents.update(values, bags)
         try:
-            self._write_block(values, n, bags)
+            with self._turn:
+                self._write_block(values, n, bags)
         except OSError as error:
             raise durable.as_stream_error(error, self._folder / self._split) from error
 

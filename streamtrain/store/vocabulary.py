@@ -22,6 +22,8 @@ from streamtrain.store.schema import FIRST_CODE, Column
 from streamtrain.store.shards import as_arrow
 
 FOLDER = "vocabulary"
+_BATCH = 1024
+"""Arrow's own batch, of categories up to 1 KiB."""
 _MAX_NAME_BYTES = 180
 _ARROW_SCHEMA = pa.schema(
     [
@@ -125,8 +127,11 @@ def vocabulary_file(
     table = pa.Table.from_arrays(
         [strings, as_arrow(np.ascontiguousarray(counts))], schema=_ARROW_SCHEMA
     )
+    # A page ends after a batch at the earliest: one of long categories has fewer of them.
+    longest = int(np.diff(offsets).max(initial=1))
+    batch = max(min(_BATCH, (_BATCH << 10) // max(longest, 1)), 1)
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", store_schema=False)
+    pq.write_table(table, sink, compression="zstd", store_schema=False, write_batch_size=batch)
     return memoryview(sink.getvalue())
 
 

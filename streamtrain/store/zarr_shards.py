@@ -67,7 +67,7 @@ class _OpenShard:
         filling = bytes(padding * self.array.row_bytes)
         if codec is not None:
             # A chunk is one frame: what fills it up is in it, and under its digest.
-            whole = b"".join([*(bytes(part) for part in data), filling])
+            whole = b"".join([*data, filling])
             self.file.write(codec.compress(whole, self.array.item_bytes))
         else:
             for part in data:

@@ -8,10 +8,12 @@ checkpoints/step-000001234/
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -20,8 +22,8 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import CheckpointError, DivergedError
-from streamtrain.model_file import MODEL_NAME, load_model_file
-from streamtrain.train.run import read_record
+from streamtrain.model_file import MODEL_NAME, TENSORS_NAME, load_model_file, read_model_header
+from streamtrain.train.run import last_event, read_record
 from streamtrain.train.settings import TrainSettings
 from streamtrain.train.state import Progress, TrainState
 
@@ -225,7 +227,29 @@ def verify_run(run: Path) -> dict[str, int | str]:
         if isinstance(found, CheckpointError):
             raise found
         n += 1
-    has_model = (run / MODEL_NAME).is_file()
-    if has_model:
+    model = model_state(run)
+    if model == "present":
         load_model_file(run)
-    return {"checkpoints": n, "model": "present" if has_model else "not yet"}
+    return {"checkpoints": n, "model": model}
+
+
+def model_state(run: Path) -> Literal["present", "not yet"]:
+    """Return whether a run has a model; of one that has only model.json is checked.
+
+    Raises
+    ------
+    CheckpointError
+        If its model.json is damaged, or a part of it is missing.
+    """
+    for name in (MODEL_NAME, TENSORS_NAME):
+        if not os.path.lexists(run / name):
+            # Training ends with the model, and then writes that it is done.
+            if name == MODEL_NAME and last_event(run, "done") is None:
+                return "not yet"
+            raise CheckpointError(
+                "missing",
+                where=str(run / name),
+                remedy="restore it, or write it again with `streamtrain train --resume auto`",
+            )
+    read_model_header(run)
+    return "present"

@@ -36,8 +36,19 @@ _READ_SHARE = 16
 WINDOW_SHARE = 8
 """A window is chosen to take at most this part of the budget: of the budget alone, because
 the order depends on the window and must not depend on threads, prefetch or what is resident."""
+_LIKELY_BYTES = 512_000_000
+"""What most runs fit into: nothing is known of this one yet."""
 FLOOR_BYTES = 64 << 20
 """No Python process with NumPy, Arrow and Numba fits into less."""
+_INSTEAD = {
+    "windows": "lower --window-blocks or --prefetch",
+    "activations": "lower --batch-size",
+    "spill of one batch": "lower --batch-size",
+    "parameters": "ingest with --rare or --max-categories for fewer categories",
+    "optimizer state": "use --optimizer sgd, or fewer categories",
+    "checkpoint or model file": "use --optimizer sgd, or fewer categories",
+}
+"""What else than memory helps where a part is the largest."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +88,7 @@ def refuse_tiny(budget: int) -> None:
         budget,
         {"interpreter": max(FLOOR_BYTES, memory.resident_bytes())},
         what="a run",
-        remedy="give --memory 512MB or more",
+        least=_LIKELY_BYTES,
     )
 
 
@@ -105,7 +116,45 @@ def plan_memory(
         If the budget cannot hold the run, naming every part in bytes and the
         option to change.
     """
-    budget = resources.memory or memory.default_budget()
+
+    def plan(budget: int) -> MemoryPlan:
+        return _divide(
+            budget,
+            dataset,
+            architecture,
+            settings,
+            resources,
+            interpreter_bytes=interpreter_bytes,
+            vocabulary_bytes=vocabulary_bytes,
+        )
+
+    found = plan(resources.memory or memory.default_budget())
+    total = sum(found.parts.values())
+    if total > found.budget:
+        largest = max(found.parts, key=lambda name: found.parts[name])
+        # Windows that are chosen grow with the budget: what this plan lacks is not enough.
+        least = memory.enough(total, lambda budget: sum(plan(budget).parts.values()))
+        memory.require(
+            found.budget,
+            found.parts,
+            what="training",
+            instead=_INSTEAD.get(largest, ""),
+            least=least,
+        )
+    return found
+
+
+def _divide(
+    budget: int,
+    dataset: Dataset,
+    architecture: Architecture,
+    settings: TrainSettings,
+    resources: Resources,
+    *,
+    interpreter_bytes: int,
+    vocabulary_bytes: int,
+) -> MemoryPlan:
+    """Return what a run makes of a budget, whether it fits or not."""
     layout = layout_of(architecture)
     per_row = row_bytes(dataset)
     located = dataset.manifest.blocks("train")
@@ -171,9 +220,7 @@ def plan_memory(
     parts["windows"] = n_windows * (
         rows * per_row + ENTRY_BYTES * window_entries(dataset, "train", blocks)
     )
-    largest = max(parts, key=lambda name: parts[name])
-    memory.require(budget, parts, what="training", remedy=_remedy(largest, sum(parts.values())))
-    spare = budget - sum(parts.values())
+    spare = max(budget - sum(parts.values()), 0)
     auc_rows = min(MIN_AUC_ROWS + spare // (2 * AUC_ROW_BYTES), MAX_AUC_ROWS)
     return MemoryPlan(budget, blocks, rows, readers, auc_rows, parts)
 
@@ -186,17 +233,3 @@ def _several_metrics_bytes(architecture: Architecture) -> int:
 def _most_entry_bytes(located: Sequence[tuple[int, StoredBlock]]) -> int:
     """Return the bytes of a row's entries in the block where they are most."""
     return max(-(-ENTRY_BYTES * block.n_entries // block.n_rows) for _, block in located)
-
-
-def _remedy(largest: str, total: int) -> str:
-    options = {
-        "windows": "lower --window-blocks or --prefetch",
-        "activations": "lower --batch-size",
-        "spill of one batch": "lower --batch-size",
-        "parameters": "ingest with --rare or --max-categories for fewer categories",
-        "optimizer state": "use --optimizer sgd, or fewer categories",
-        "checkpoint or model file": "use --optimizer sgd, or fewer categories",
-    }
-    advice = options.get(largest)
-    raise_it = f"give --memory {-(-total // 10**6)}MB"
-    return f"{advice}, or {raise_it}" if advice else raise_it

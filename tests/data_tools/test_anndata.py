@@ -111,10 +111,15 @@ def test_columns_of_obs_are_targets_weights_and_splits_and_features_where_named(
     assert manifest.schema.weight == "age"
 
 
-def test_values_that_are_not_finite_are_left_out(tmp_path):
-    rows = [(np.array([0, 3, 4]), np.array([np.nan, 1, np.inf])), (np.array([2]), np.ones(1))]
-    run(tmp_path, write(tmp_path / "a.zarr", rows), **PLAIN)
-    assert bag(tmp_path / "dataset", "X") == [[(3, 1.0)], [(2, 1.0)]]
+def test_rows_with_values_that_are_not_finite_are_rejected(tmp_path):
+    rows = made_rows()[:6]
+    rows[1] = np.array([0, 3, 4]), np.array([2, 1, np.nan])
+    rows[4] = np.array([2]), np.array([np.inf])
+    report, _ = run(tmp_path, write(tmp_path / "a.zarr", rows), **PLAIN)
+    assert (report.rows_read, report.rows_written, report.rows_rejected) == (6, 4, 2)
+    assert report.reasons == {"X: not finite": 2}
+    kept = [row for i, row in enumerate(rows) if i not in {1, 4}]
+    assert bag(tmp_path / "dataset", "X") == entries_of(kept)
 
 
 def test_prediction_reads_the_matrix_without_a_target(tmp_path):

@@ -1,5 +1,6 @@
 """Texts and lists from sources to shards, and back through prediction."""
 
+import itertools
 import json
 import random
 
@@ -11,7 +12,7 @@ import zarr
 
 from data_tools import bag_rows, partitions
 from data_tools.raw_rows import read_encoded
-from streamtrain.errors import BudgetError, SchemaError
+from streamtrain.errors import BudgetError, ConfigError, SchemaError, SourceError
 from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
 from streamtrain.store.encode import Encoder
@@ -306,10 +307,9 @@ def test_values_of_json_that_are_no_entries_reject_their_rows(tmp_path, monkeypa
         "l: no list of names": 1,
         "l: a list, expected a value": 1,
         "m: a value that is no number": 3,
+        "m: not finite": 1,
     }
-    assert report.rows_written == 201
-    # A number that float32 cannot hold is left out, as of lists.
-    assert [v for _, v in bag(tmp_path / "dataset", "m")[-1]] == [2.0]
+    assert report.rows_written == 200
 
 
 def test_lists_that_are_empty_or_numbers_in_new_json_are_still_lists(tmp_path):
@@ -353,15 +353,202 @@ def test_whole_numbers_are_values_and_keys_whatever_their_width(tmp_path):
     assert len(set(found)) == 1
 
 
+NAMES = {
+    "dictionary": pa.list_(pa.dictionary(pa.int32(), pa.string())),
+    "views": pa.large_list(pa.string_view()),
+    "large": pa.large_list(pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "ipc"])
+def test_lists_of_names_are_the_same_however_arrow_keeps_them(tmp_path, kind):
+    rng = random.Random(3)
+    rows = [
+        None if rng.random() < 0.1 else rng.choices(["a", "b", "c" * 40, None], k=rng.randrange(5))
+        for _ in range(300)
+    ]
+    found = set()
+    for name, told in {"plain": pa.list_(pa.string()), **NAMES}.items():
+        table = pa.table({"l": pa.array(rows, told), "y": [i % 2 for i in range(300)]})
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "parquet":
+            pq.write_table(table, path, row_group_size=70)
+            assert name == "plain" or pq.read_schema(path).field("l").type == told
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table, max_chunksize=70)
+        report, manifest = run(tmp_path, str(path), out=name)
+        assert (report.rows_written, report.bags) == (300, 1)
+        found.add(manifest.fingerprint)
+        encoder = Encoder(manifest.schema, {})
+        pieces = read_encoded([str(path)], encoder)
+        codes = np.concatenate([p.rows.bags.codes for p in pieces])
+        direct = [encoder.encode(batch).bags.codes for batch in table.to_batches()]
+        assert codes.tolist() == np.concatenate(direct).tolist()
+    assert len(found) == 1
+
+
+def test_lists_of_few_names_that_take_a_byte_each_are_read_in_small_pieces(tmp_path, monkeypatch):
+    kind = pa.list_(pa.dictionary(pa.int8(), pa.string()))
+    rows = pa.array([["a", "b"] * 3000] * 200, kind)
+    table = pa.table({"l": rows, "y": [0, 1] * 100})
+    with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as file:
+        file.write_table(table)
+    sizes = []
+    real = bag_rows.slices
+    monkeypatch.setattr(
+        "data_tools.pass_one.slices",
+        lambda bags, cells, n, **k: sizes.append(len(cells[0].keys)) or real(bags, cells, n, **k),
+    )
+    run(tmp_path, str(tmp_path / "a.arrow"), **PLAIN)
+    assert sum(sizes) == 1_200_000
+    assert max(sizes) <= (4 << 20) // 12
+
+
+def test_lists_of_bytes_are_refused_in_a_line(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"l": pa.array([[b"a"], []] * 5, pa.list_(pa.binary())), "y": [0, 1] * 5})
+    pq.write_table(table, path)
+    with pytest.raises(ConfigError, match="list<element: binary>") as error:
+        run(tmp_path, str(path), **PLAIN)
+    assert "--drop" in error.value.remedy
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "ipc"])
+def test_a_value_of_a_map_that_is_not_finite_rejects_its_row_with_a_reason(tmp_path, kind):
+    n = 12
+    values = [{"a": 1.0, "b": i / 2} for i in range(n)]
+    values[3]["b"], values[7]["a"] = 1e300, -1e39
+    if kind != "jsonl":
+        values[5]["a"] = float("nan")
+    wrong = 3 - (kind == "jsonl")
+    path = tmp_path / f"a.{kind}"
+    ys = [i % 2 for i in range(n)]
+    if kind == "jsonl":
+        path.write_text(
+            "".join(json.dumps({"m": m, "y": y}) + "\n" for m, y in zip(values, ys, strict=True))
+        )
+    else:
+        maps = pa.array([list(m.items()) for m in values], pa.map_(pa.string(), pa.float64()))
+        table = pa.table({"m": maps, "y": ys})
+        if kind == "parquet":
+            pq.write_table(table, path)
+        else:
+            with pa.ipc.new_file(path, table.schema) as file:
+                file.write_table(table)
+    name = str(path)
+    report, manifest = run(tmp_path, name, **PLAIN)
+    assert (report.rows_read, report.rows_written, report.rows_rejected) == (n, n - wrong, wrong)
+    assert report.reasons == {"m: not finite": wrong}
+    assert manifest.sources[0].rows_read == n
+    kept = (tmp_path / "dataset/rejected/part-00000.csv").read_text().splitlines()
+    assert len(kept) == 1 + wrong
+    assert all("m: not finite" in line for line in kept[1:])
+    pieces = list(read_encoded([name], Encoder(manifest.schema, {})))
+    reasons = {i: why for piece in pieces for i, why in piece.reasons.items()}
+    assert set(reasons.values()) == {"m: not finite"}
+    assert len(reasons) == wrong
+    with pytest.raises(SourceError, match="m: not finite"):
+        run(tmp_path, name, out="fails", on_bad_row="fail", **PLAIN)
+
+
 def test_blocks_of_long_texts_that_do_not_fit_are_refused_before_a_shard(tmp_path):
     texts = [" ".join(f"w{i}{j}" for j in range(3000)) for i in range(1200)]
     path = tmp_path / "long.parquet"
     pq.write_table(pa.table({"t": texts, "y": [0, 1] * 600}), path)
-    options = {"text": ("t",), "memory": resident_bytes() + (400 << 20)}
+    options = {"text": ("t",), "memory": resident_bytes() + (300 << 20)}
     run(tmp_path, str(path), out="fits", **options)
-    with pytest.raises(BudgetError, match="entries of blocks"):
+    with pytest.raises(BudgetError, match="blocks being written"):
         run(tmp_path, str(path), out="wide", block_rows=16_384, **options)
     assert not (tmp_path / "wide").exists()
+
+
+@pytest.mark.parametrize("block_rows", [1, 5, 16])
+def test_the_largest_block_of_each_number_of_rows_is_found(block_rows):
+    rng = np.random.default_rng(4)
+    counts, splits = rng.integers(0, 99, 500), rng.integers(0, 3, 500).astype(np.uint8)
+    blocks = bag_rows.LargestBlocks(block_rows)
+    for begin, end in itertools.pairwise([0, 0, 1, 2, 40, 333, 500]):
+        blocks.add(counts[begin:end], splits[begin:end])
+    for size, most in zip(blocks.sizes, blocks.entries, strict=True):
+        assert most == max(
+            int(of_split[at : at + size].sum())
+            for of_split in (counts[splits == s] for s in range(3))
+            for at in range(0, len(of_split), size)
+        )
+    assert blocks.sizes[0] == block_rows
+    assert blocks.sizes[-1] == 1
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_entries_are_counted_in_the_order_of_the_shards(tmp_path, monkeypatch, shuffle):
+    found = []
+    real = bag_rows.LargestBlocks.add
+    monkeypatch.setattr(bag_rows.LargestBlocks, "add", lambda *a: found.append(a[1:]) or real(*a))
+    monkeypatch.setattr("data_tools.ingest.BLOCK_ENTRY_BYTES", 8 * 200)
+    loaded = partitions.entries_in_order
+    monkeypatch.setattr(
+        "data_tools.ingest.entries_in_order",
+        lambda *a, **k: loaded(*a, **{**k, "max_bytes": 1000}),
+    )
+    name = write("csv", made_table(), tmp_path)
+    _, manifest = run(tmp_path, name, text=("t",), shuffle=shuffle)
+    assert len(found) > 5
+    assert manifest.block_rows in {4, 8}
+    for s, split in enumerate(("train", "valid", "test")):
+        counts = np.concatenate([c[of == s] for c, of in found])
+        rows = read_split(tmp_path / "dataset", split)
+        assert counts.tolist() == [len(cell) // 8 for cell in rows["t"].to_pylist()]
+    for _, block in manifest.blocks("train"):
+        assert block.n_entries <= 200
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_rows_are_loaded_with_their_own_entries_alone(tmp_path, monkeypatch, shuffle):
+    # A few rows that are long, so that a partition must be divided, and read in parts.
+    texts = [" ".join(f"w{i}{j}" for j in range(2000)) for i in range(40)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"t": texts, "y": [0, 1] * 20}), path)
+    sizes, load = [], partitions.load_rows
+
+    def loading(*a):
+        rows, words = load(*a)
+        sizes.append(len(words))
+        return rows, words
+
+    monkeypatch.setattr(partitions, "load_rows", loading)
+    monkeypatch.setattr(bag_rows, "WORK_BYTES", 1)
+    real = partitions.read_sorted
+    monkeypatch.setattr(
+        "data_tools.pass_two.read_sorted", lambda *a, **k: real(*a, **{**k, "max_bytes": 80_000})
+    )
+    run(tmp_path, str(path), text=("t",), shuffle=shuffle, threads=3)
+    assert len(sizes) > 10
+    assert max(sizes) <= 10_000
+
+
+def test_a_row_whose_parts_need_more_than_is_left_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("t,y\n" + "\n".join(f"{'a b ' * 400_000},{i % 2}" for i in range(6)) + "\n")
+    options = {"text": ("t",), "memory": resident_bytes() + (150 << 20)}
+    run(tmp_path, str(path), out="words", **options, **PLAIN)
+    with pytest.raises(BudgetError, match=r"a row may have [0-9,]+ parts"):
+        run(tmp_path, str(path), out="all", characters=(1, 8), hash_bits=24, **options, **PLAIN)
+    assert not (tmp_path / "all").exists()
+
+
+def test_a_text_that_is_too_long_takes_nothing_before_it_is_rejected(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"t": ["a b", "a " * 1_200_000, "b"] * 4, "y": [0, 1] * 6}), path)
+    longest = []
+    real = bag_rows.code_texts
+    monkeypatch.setattr(
+        bag_rows, "code_texts",
+        lambda cells, *a: longest.append((cells.stops - cells.starts).max()) or real(cells, *a),
+    )  # fmt: skip
+    report, _ = run(tmp_path, str(path), text=("t",), **PLAIN)
+    assert report.reasons == {"t: longer than 2,097,152 bytes": 4}
+    assert max(longest) == 3
 
 
 def test_raw_rows_that_are_encoded_in_parts_are_those_of_the_whole(tmp_path, monkeypatch):
@@ -410,3 +597,43 @@ def test_rows_in_order_are_the_same_however_few_of_them_fit(tmp_path, monkeypatc
     assert len(sizes) > 20
     whole, parts = (open_dataset(tmp_path / name) for name in ("whole", "parts"))
     assert whole.fingerprint == parts.fingerprint
+
+
+OF_TEXTS = {"words": (2, 3), "characters": (3, 4), "norm": "none", "hash_bits": 12}
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_options_of_texts_are_refused_where_no_column_looks_at_them(tmp_path, name):
+    option = {"norm": "--text-norm"}.get(name, f"--{name.replace('_', '-')}")
+    given = {name: OF_TEXTS[name]}
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    np.save(tmp_path / "y.npy", np.arange(4) % 2)
+    table = pa.table({"c": ["a", "b"] * 5, "y": [0, 1] * 5})
+    write("csv", table, tmp_path, stem="a")
+    write("jsonl", table.append_column("l", pa.array([["a"]] * 10)), tmp_path, stem="lists")
+    (tmp_path / "a.svm").write_text("1 3:1\n0 20000:1\n")
+    plain = {"a.csv": {}, "a.svm": {"target": None, "sparse": True}}
+    plain["a.npy"] = {"target_file": tmp_path / "y.npy", "format": "zarr", "target": "target"}
+    # Names of lists are hashed, and nothing else of them is an option.
+    if name == "hash_bits":
+        run(tmp_path, str(tmp_path / "lists.jsonl"), out="lists", **given, **PLAIN)
+    else:
+        plain["lists.jsonl"] = {}
+    for k, (source, options) in enumerate(plain.items()):
+        with pytest.raises(ConfigError, match="has no effect without a column of texts") as error:
+            run(tmp_path, str(tmp_path / source), out=f"d{k}", **given, **options, **PLAIN)
+        assert error.value.where == option
+        assert error.value.exit_code == 78
+        assert "--text" in error.value.remedy
+        assert not (tmp_path / f"d{k}").exists()
+    run(tmp_path, str(tmp_path / "a.csv"), out="texts", text=("c",), **given, **PLAIN)
+
+
+def test_columns_of_texts_are_refused_where_arrays_have_none(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((4, 2)))
+    np.save(tmp_path / "y.npy", np.arange(4) % 2)
+    with pytest.raises(ConfigError, match="names columns, an array has none"):
+        run(
+            tmp_path, str(tmp_path / "a.npy"), text=("0",), target="target", format="zarr",
+            target_file=tmp_path / "y.npy", **PLAIN,
+        )  # fmt: skip

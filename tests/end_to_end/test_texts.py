@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import signal
 
 import msgspec
@@ -216,3 +217,106 @@ def test_a_model_whose_text_cannot_be_is_refused(reviews, tmp_path, edit):
     save_model(out, ModelFile(header, file.parameters, file.vocabularies))
     with pytest.raises(CheckpointError, match="do not fit the schema"):
         load_model_file(out)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-shuffle",), ("--no-shuffle", "--format", "zarr")])
+def test_long_texts_side_by_side_stay_within_the_budget(tmp_path, options):
+    rng = random.Random(1)
+    words = [f"w{i}" for i in range(50_000)]
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("text,y\n")
+        for i in range(3000):
+            n = 150_000 if 1000 <= i < 1060 else 5
+            file.write(f"{' '.join(rng.choices(words, k=n))},{i % 2}\n")
+    found = run(
+        "ingest", tmp_path / "a.csv", "--out", tmp_path / "ds", "--target", "y", "--text", "text",
+        "--memory", "380MB", "--threads", "2", "--json", *options,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["peak_rss_bytes"] <= 380_000_000
+
+
+def told_budget(done):
+    message = refused(done, 78)
+    return re.search("give --memory ([0-9]+MB) or more", message)[1]
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--block-rows", "1024"), ("--no-shuffle", "--block-rows", "1024")]
+)
+def test_the_memory_that_a_refusal_tells_to_give_is_enough(tmp_path, options):
+    rng = random.Random(1)
+    words = [f"w{i}" for i in range(50_000)]
+    with (tmp_path / "a.csv").open("w") as file:
+        file.write("text,y\n")
+        for i in range(1500):
+            file.write(f"{' '.join(rng.choices(words, k=2000))},{i % 2}\n")
+    told = ["150MB"]
+    for _ in range(3):
+        found = run(
+            "ingest", tmp_path / "a.csv", "--out", tmp_path / "ds", "--target", "y",
+            "--text", "text", "--memory", told[-1], *options,
+        )  # fmt: skip
+        if found.returncode == 0:
+            break
+        told.append(told_budget(found))
+    # Blocks that --block-rows makes large are known once all rows are read.
+    assert len(told) == 2 + bool(options)
+    command = ["train", tmp_path / "ds", "--out", tmp_path / "run", "--epochs", "1"]
+    found = run(*command, "--memory", told_budget(run(*command, "--memory", "230MB")))
+    assert found.returncode == 0, found.stderr
+
+
+DISTINCT = " ".join(f"w{i}" for i in range(1_000_000)).encode()
+HOSTILE = {
+    "ten megabytes": (b"word " * 2_000_000, "a row has no end within 2,097,152 bytes"),
+    "in quotes": (b'"' + b"word " * 2_000_000 + b'"', "a row has no end within 2,097,152 bytes"),
+    "one word": (b"x" * 10_000_000, "a row has no end within 2,097,152 bytes"),
+    "a million words": (DISTINCT, "a row has no end within 2,097,152 bytes"),
+    "as many as fit": (DISTINCT[:2_000_000], None),
+    "in quotes, more than a megabyte": (b'"' + DISTINCT[:1_500_000] + b'"', "unclosed quote"),
+    "other letters": ("ÄÖÜ ".encode() * 250_000, None),
+    "NUL": (b"a\0b c", "NUL byte"),
+    "latin-1": (b"caf\xe9 " * 300_000, "not UTF-8"),
+    "cut in a letter": (b"ok \xf0\x9f", "not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_text_gives_a_row_a_reason_or_one_line(tmp_path, kind):
+    cell, says = HOSTILE[kind]
+    rows = [b"good words %d,%d\n" % (i, i % 2) for i in range(200)]
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"".join([b"t,y\n", *rows[:100], cell, b",1\n", *rows[100:]]))
+    out = tmp_path / "ds"
+    found = run(
+        "ingest", path, "--out", out, "--target", "y", "--text", "t", "--memory", "380MB", "--json"
+    )
+    if says is not None and says.startswith("a row has no end"):
+        assert found.returncode == 65
+        (line,) = found.stderr.splitlines()
+        assert f"{says}: the one that begins after byte 1,594" in line
+        assert not out.exists()
+        return
+    assert found.returncode == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert report["reasons"] == ({} if says is None else {says: 1})
+    assert report["rows_written"] == 201 - (says is not None)
+    assert report["peak_rss_bytes"] <= 380_000_000
+
+
+def test_a_few_long_texts_taken_for_categories_stay_within_the_budget(tmp_path):
+    path = tmp_path / "a.csv"
+    with path.open("wb") as file:
+        file.write(b"t,y\n")
+        for i in range(70):
+            file.write(b"%d %s,%d\n" % (i, DISTINCT[:1_900_000], i % 2))
+    for budget in ("330MB", "420MB", "850MB"):
+        found = run(
+            "ingest", path, "--out", tmp_path / "ds", "--target", "y", "--memory", budget,
+            "--json", "--overwrite", "--split", "none",
+        )  # fmt: skip
+        assert found.returncode == 0, found.stderr
+        report = json.loads(found.stdout)
+        assert report["peak_rss_bytes"] <= int(budget[:-2]) * 10**6
+        assert set(report["pruned"]) == ({"t"} if budget != "850MB" else set())

@@ -129,6 +129,33 @@ def test_json_lines_end_with_done_and_stdout_holds_nothing_else(dataset, tmp_pat
             assert json.loads(done.stdout)
 
 
+def test_a_damaged_or_missing_model_is_told_by_inspect_and_verify(dataset, tmp_path):
+    out = tmp_path / "run"
+    assert run("train", dataset, "--out", out, "--epochs", "1").returncode == 0
+    model, tensors = out / "model.json", out / "model.safetensors"
+    whole = model.read_bytes()
+
+    def told():
+        found = {refused(run(command, out), 65) for command in ("inspect", "verify")}
+        assert len(found) == 1
+        return found.pop()
+
+    for damaged in (whole[:100], b"", whole.replace(b'"steps": ', b'"steps": 1'), b"[" * 100_000):
+        model.write_bytes(damaged)
+        assert "model.json: damaged" in told()
+    model.unlink()
+    assert "model.json: missing" in told()
+    model.write_bytes(whole)
+    assert "present" in run("inspect", out).stdout
+    tensors.rename(out / "other")
+    assert "model.safetensors: missing" in told()
+    (out / "other").rename(tensors)
+    with tensors.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    assert "model.safetensors: does not match" in refused(run("verify", out), 65)
+
+
 def test_text_goes_to_stdout_messages_to_stderr_and_no_colour_anywhere(dataset, tmp_path):
     for name, env in (("plain", {}), ("no-color", {"NO_COLOR": "1", "FORCE_COLOR": "1"})):
         done = run("train", dataset, "--out", tmp_path / name, **env)

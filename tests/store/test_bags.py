@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from streamtrain.errors import SchemaError
+from streamtrain.errors import SchemaError, SourceError
 from streamtrain.kernels.text import hash_names, most_parts, text_codes
 from streamtrain.store import bags
 from streamtrain.store.bags import (
@@ -174,9 +174,15 @@ LISTS = {
         [
             [{"k": "a", "v": 2.0}, {"k": "b", "v": None}, None, {"k": None, "v": 1.0}],
             None,
-            [{"k": "c", "v": float("nan")}, {"k": "d", "v": float("inf")}, {"k": "e", "v": -1.5}],
+            [{"k": "c", "v": 0.25}, {"k": "d", "v": float("inf")}, {"k": "e", "v": -1.5}],
         ],
     ),
+    "dictionary": (
+        pa.list_(pa.dictionary(pa.int8(), pa.string())),
+        [["a", "b"], None, ["a", None, "c" * 30, "a"], []],
+    ),
+    "views": (pa.large_list(pa.string_view()), [["a", "b" * 30], [], None, ["é", None]]),
+    "fixed": (pa.list_(pa.string(), 2), [["a", "b"], None, [None, "c"]]),
     "numbers": (pa.list_(NUMBERED), [[{"k": 7, "v": 3}, {"k": 0, "v": -1}], []]),
     "map": (
         pa.map_(pa.string(), pa.float32()),
@@ -197,7 +203,7 @@ def expected_pairs(row, hashed):
             if isinstance(item, dict)
             else item
         )
-        if key is None or value is None or not np.isfinite(value):
+        if key is None or value is None:
             continue
         found.append((name_hash(str(key)) if hashed else key, value))
     return found
@@ -225,8 +231,54 @@ def test_lists_are_read_as_plain_python_reads_them(kind):
         assert pairs(keyed_of(array, where="x", indexed=True)) == indexed
 
 
+def test_dictionaries_of_views_and_with_nulls_and_names_that_nobody_uses_are_lists():
+    names = pa.array(["a", None, "unused", "b" * 30], pa.string_view())
+    items = pa.DictionaryArray.from_arrays(pa.array([0, 3, 1, None, 0], pa.uint8()), names)
+    array = pa.LargeListArray.from_arrays([0, 2, 5], items)
+    a, b = name_hash("a"), name_hash("b" * 30)
+    found = keyed_of(array, where="x", indexed=False)
+    assert pairs(found) == [[(a, 1.0), (b, 1.0)], [(a, 1.0)]]
+    numbers = pa.DictionaryArray.from_arrays(pa.array([1, 0, 1]), pa.array([7, 5]))
+    array = pa.ListArray.from_arrays([0, 1, 3], numbers)
+    assert pairs(keyed_of(array, where="x", indexed=True)) == [[(5, 1.0)], [(7, 1.0), (5, 1.0)]]
+    assert is_bag_type(pa.map_(pa.dictionary(pa.int8(), pa.string()), pa.float32()))
+
+
+def test_one_long_name_that_is_there_often_is_not_written_out(monkeypatch):
+    # Decoded, a million of these would take a terabyte.
+    names = pa.array(["a" * 1_000_000])
+    items = pa.DictionaryArray.from_arrays(pa.array(np.zeros(1_000_000, np.int8)), names)
+    array = pa.ListArray.from_arrays([0, 1_000_000], items)
+    found = keyed_of(array, where="x", indexed=False)
+    assert set(found.keys.tolist()) == {name_hash("a" * 1_000_000)}
+    views = np.zeros((3000, 4), np.int32)
+    views[:] = np.frombuffer(pa.array(["a" * 1_000_000], pa.string_view()).buffers()[1], np.int32)
+    many = pa.Array.from_buffers(
+        pa.string_view(), 3000, [None, pa.py_buffer(views), pa.py_buffer(b"a" * 1_000_000)]
+    )
+    with pytest.raises(SourceError, match="longer than 1 GiB"):
+        keyed_of(pa.ListArray.from_arrays([0, 3000], many), where="x", indexed=False)
+
+
+def test_rows_with_a_value_that_is_not_finite_are_told_and_refused_by_a_model():
+    rows = [[("a", 1.0)], [("a", 1.0), ("b", np.nan)], [], [("a", 1e300), ("b", np.inf)], None]
+    array = pa.array(rows, pa.map_(pa.string(), pa.float64()))
+    assert keyed_of(array, where="x", indexed=False).not_finite().tolist() == [1, 3]
+    assert keyed_of(array[2:], where="x", indexed=False).not_finite().tolist() == [1]
+    column = Column("x", "bag", cardinality=8, entries=Entries("hashed"))
+    assert len(entries_of(array[2:3], column, NONE)) == 1
+    with pytest.raises(SchemaError, match="a value that is not finite"):
+        entries_of(array, column, NONE)
+
+
 def test_lists_of_other_things_and_negative_indices_are_refused():
-    for kind in (pa.list_(pa.list_(pa.string())), pa.list_(pa.bool_()), pa.string()):
+    for kind in (
+        pa.list_(pa.list_(pa.string())),
+        pa.list_(pa.bool_()),
+        pa.string(),
+        pa.list_(pa.binary()),
+        pa.list_(pa.dictionary(pa.int8(), pa.binary())),
+    ):
         assert not is_bag_type(kind)
         with pytest.raises(SchemaError, match="expected lists of names or numbers"):
             keyed_of(pa.array([], kind), where="x", indexed=False)

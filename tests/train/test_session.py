@@ -287,6 +287,30 @@ def test_windows_follow_from_the_budget_alone(tmp_path):
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("options", [{}, {"prefetch": 9}, {"window_blocks": 150}])
+def test_the_memory_that_a_refusal_tells_to_give_is_enough_and_little_more(tmp_path, options):
+    folder = make_dataset(tmp_path / "ds", n_rows=20_000, n_numeric=600, splits=("train",))
+    dataset = open_dataset(folder)
+    architecture = plan_architecture(dataset.schema, model="linear", loss=None)
+    resources = {k: v for k, v in options.items() if k != "window_blocks"}
+    settings = TrainSettings(**{k: v for k, v in options.items() if k == "window_blocks"})
+
+    def plan(budget):
+        return plan_memory(
+            dataset, architecture, settings, Resources(memory=budget, **resources),
+            interpreter_bytes=150_000_000,
+        )  # fmt: skip
+
+    for budget in (152_000_000, 170_000_000, 190_000_000):
+        with pytest.raises(BudgetError) as refused:
+            plan(budget)
+        told = re.search("give --memory ([0-9]+)MB or more", refused.value.remedy)
+        enough = int(told[1]) * 10**6
+        assert plan(enough).budget == enough
+        with pytest.raises(BudgetError):
+            plan(enough - 40_000_000)
+
+
 def test_windows_are_filled_by_as_many_threads_as_the_budget_has_blocks_for(tmp_path):
     folder = make_dataset(tmp_path / "ds", n_rows=2_000, n_numeric=2400, splits=("train",))
     dataset = open_dataset(folder)
