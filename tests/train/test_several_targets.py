@@ -15,6 +15,7 @@ from streamtrain.model.losses import LossSettings, losses_of_several
 from streamtrain.model_file import load_model_file
 from streamtrain.predict import load_model
 from streamtrain.scoring import scoring_rows
+from streamtrain.train.defaults import gradient_scale
 from streamtrain.train.plan import plan_memory
 from streamtrain.train.settings import Resources, TrainSettings
 from tests.train.training import done, events_of, same, step_by_step, stop_after
@@ -177,6 +178,23 @@ def test_a_constant_output_is_learnt_as_it_is(tmp_path):
     assert (model.predict(x)[:, 1] == 7).all()
     assert model.evaluate_dataset(dataset, "valid")["outputs"][1]["r2"] is None
     assert np.isfinite(last["valid"]["r2"])
+
+
+def test_defaults_know_how_often_labels_are_there(datasets):
+    values, labels = datasets["values"].schema.target, datasets["labels"].schema.target
+    assert gradient_scale(values, None) == 1.0
+    assert gradient_scale(labels, "squared") == 1.0
+    shares = np.array(labels.counts) / datasets["labels"].n_rows("train")
+    expected = 2 * np.sqrt((shares * (1 - shares)).mean())
+    assert gradient_scale(labels, None) == pytest.approx(expected)
+    # As of a binary target, where every output is as frequent.
+    one = labels.outputs[0]
+    same = msgspec.structs.replace(labels, outputs=(one,) * 3)
+    n = round(one.count * one.mean)
+    binary = msgspec.structs.replace(
+        labels, task="binary", outputs=msgspec.UNSET, counts=(one.count - n, n)
+    )
+    assert gradient_scale(same, None) == pytest.approx(gradient_scale(binary, "logistic"))
 
 
 def plan_of(dataset, budget, batch_size=16, **resources):
