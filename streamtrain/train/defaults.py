@@ -127,7 +127,7 @@ def gradient_scale(target: Target, loss: str | None) -> float:
     if not isinstance(target.outputs, msgspec.UnsetType):
         # Of labels, the root of the mean over outputs: each has its share of ones.
         shares = [s.mean for s in target.outputs]
-        labels = name in CLASS_LOSSES
+        labels = target.task == "labels" and name in CLASS_LOSSES
         return 2.0 * math.sqrt(sum(p * (1.0 - p) for p in shares) / len(shares)) if labels else 1.0
     total = sum(target.counts)
     if name not in CLASS_LOSSES or total == 0:

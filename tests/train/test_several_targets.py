@@ -184,6 +184,8 @@ def test_defaults_know_how_often_labels_are_there(datasets):
     values, labels = datasets["values"].schema.target, datasets["labels"].schema.target
     assert gradient_scale(values, None) == 1.0
     assert gradient_scale(labels, "squared") == 1.0
+    # It does not fit, and is refused later.
+    assert gradient_scale(values, "logistic") == 1.0
     shares = np.array(labels.counts) / datasets["labels"].n_rows("train")
     expected = 2 * np.sqrt((shares * (1 - shares)).mean())
     assert gradient_scale(labels, None) == pytest.approx(expected)
