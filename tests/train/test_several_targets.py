@@ -8,9 +8,11 @@ import streamtrain as st
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
 from streamtrain.errors import ConfigError, DivergedError, SchemaError, StoppedError
+from streamtrain.kernels.team import Team
 from streamtrain.library import open_dataset
 from streamtrain.model.architecture import Architecture, plan_architecture
 from streamtrain.model.evaluation import Evaluation
+from streamtrain.model.linear import LinearModel, layout_of, scratch_bytes
 from streamtrain.model.losses import LossSettings, losses_of_several
 from streamtrain.model_file import load_model_file
 from streamtrain.predict import load_model
@@ -225,6 +227,18 @@ def test_memory_of_many_targets_is_in_the_plan(tmp_path):
     assert with_it > scoring_rows(m) * m * 32
     with pytest.raises(ConfigError, match="memory"):
         plan_of(dataset, 130 << 20)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_scratch_of_targets_is_what_the_plan_counts(datasets, n_threads):
+    architecture = plan_architecture(datasets["values"].schema, model="linear", loss=None)
+    with Team(n_threads) as team:
+        model = LinearModel(architecture, team, batch_size=100)
+    left_out = {"_mean", "_scale", "_first_row"}
+    arrays = {k: a for k, a in vars(model).items() if isinstance(a, np.ndarray)}
+    held = sum(a.nbytes for k, a in arrays.items() if k not in left_out)
+    layout = layout_of(architecture)
+    assert scratch_bytes(layout, batch_size=100, n_threads=n_threads) == held
 
 
 def written_narrow(folder):
