@@ -59,6 +59,7 @@ def read_array_rows(
     memory: int | None = None,
     files: ArrayFiles | None = None,
     kind: str | None = None,
+    waiting_bytes: int = 0,
 ) -> Iterator[EncodedPiece]:
     """Yield the rows of arrays in order, some thousand at a time.
 
@@ -75,6 +76,8 @@ def read_array_rows(
     files : ArrayFiles or None
     kind : str or None
         "raw" for values without a header.
+    waiting_bytes : int
+        Of predictions that wait to be written.
 
     Raises
     ------
@@ -110,12 +113,14 @@ def read_array_rows(
                 f"{schema.target.n_outputs:,}",
                 where=found.target.name,
             )
-        n_rows = _fit(found, array, schema.target.n_outputs, memory)
+        n_rows = _fit(found, array, schema.target.n_outputs, memory, waiting_bytes)
         yield from _rows(found, schema, array, n_rows)
         found.ends()
 
 
-def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None) -> int:
+def _fit(
+    found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None, waiting: int
+) -> int:
     source, n_values = found.features, array.stored.n_values
     if source.shape[1:] not in {array.shape, (n_values,)}:
         raise SchemaError(
@@ -135,6 +140,7 @@ def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | No
     parts = {
         "interpreter, code and model": process_memory.resident_bytes(),
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
+        "predictions to be written": waiting,
     }
     budget = memory or process_memory.default_budget()
     process_memory.require(budget, parts, what="scoring")
