@@ -23,11 +23,12 @@ from data_tools.budget import (
     writing_bytes,
 )
 from data_tools.byte_stream import check_encoding
+from data_tools.draw import Draw
 from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
 from data_tools.outcome import count_sources, report_of, schema_of
 from data_tools.partitions import ENTRY_BYTES, Partitions, entries_in_order
-from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
+from data_tools.pass_one import NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
@@ -48,13 +49,8 @@ from streamtrain.seeds import derive_key
 from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.formats import MAX_BLOCK_ROWS
-from streamtrain.store.manifest import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    Manifest,
-    count_rows,
-    write_manifest,
-)
+from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, count_rows
+from streamtrain.store.manifest_file import write_manifest
 from streamtrain.store.schema import StoredColumns
 from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary

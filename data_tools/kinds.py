@@ -14,6 +14,8 @@ from data_tools.array_table import ArrayTableReader
 from data_tools.byte_stream import ByteStream, compression_of
 from data_tools.csv_source import CsvOptions, CsvSource
 from data_tools.h5_source import H5_MAGIC
+from data_tools.npy_header import NPY_MAGIC
+from data_tools.npz_group import NPZ_MAGIC
 from data_tools.parquet_source import ParquetReader
 from data_tools.source import Source, SourceEnd
 from data_tools.table_source import TableReader, TableSource
@@ -203,8 +205,8 @@ KINDS: dict[str, Kind] = {
     "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
     "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
     "vw": Kind(_open_vw, (".vw",), unite=vw_source.unite),
-    "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,), is_array=True),
-    "npz": Kind(_open_npz, (".npz",), (npy_source.NPZ_MAGIC,)),
+    "npy": Kind(_open_npy, (".npy",), (NPY_MAGIC,), is_array=True),
+    "npz": Kind(_open_npz, (".npz",), (NPZ_MAGIC,)),
     "hdf5": Kind(_open_arrays, (".h5", ".hdf5", ".h5ad"), (H5_MAGIC,), is_array=True),
     "zarr": Kind(_open_arrays, (".zarr",), is_array=True),
     "anndata": Kind(tables(CsrReader), ()),

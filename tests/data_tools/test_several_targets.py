@@ -12,7 +12,7 @@ from data_tools.several_targets import OutputsCounter, decide_outputs
 from streamtrain.errors import BudgetError, SourceError
 from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.data_tools.arrays import KINDS, legible, make, rows_of, write_array
 from tests.data_tools.groups import GROUPS, run, write_group
