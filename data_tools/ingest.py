@@ -32,6 +32,7 @@ from data_tools.pass_one import NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
+from data_tools.sources import left_out
 from data_tools.sql_source import SHARE
 from data_tools.target import decide_task
 from data_tools.warm_up import warm_up, warm_up_bags
@@ -152,6 +153,12 @@ class _Ingest:
     def run(self) -> tuple[Manifest, PassOneResult]:
         options = self._options
         inputs = Inputs(options, staging=self._staging, out=self._out)
+        if options.kind is None and (ignored := left_out(options.sources)):
+            shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+            self._listen(
+                f"left out {len(ignored):,} files whose endings tell no kind: {shown}; "
+                "name them to read them"
+            )
         missing = MissingTexts(options.missing)
         while True:
             plan = self._plan(inputs)
@@ -169,7 +176,9 @@ class _Ingest:
             raise SourceError(
                 f"no row can be used: {self._first_reject}",
                 where=inputs.sources[0].name,
-                remedy="check --delimiter, --no-header, --encoding and --target",
+                remedy="check --delimiter, --no-header, --encoding and --target"
+                if inputs.sources[0].delimiter
+                else "check the target",
             )
         return self._pass_two(inputs, plan, first, partitions), first
 
@@ -237,9 +246,23 @@ class _Ingest:
     ) -> Manifest:
         sources, columns = inputs.sources, inputs.columns
         options = self._options
-        task = decide_task(
-            first.target, columns.target, is_text=columns.target_is_text, positive=options.positive
-        )
+        try:
+            task = decide_task(
+                first.target,
+                columns.target,
+                is_text=columns.target_is_text,
+                positive=options.positive,
+            )
+        except SourceError as error:
+            if not first.reasons:
+                raise
+            # Most likely the cause.
+            raise SourceError(
+                f"{error.message}; {first.reasons.total():,} rows were rejected, "
+                f"the first is {self._first_reject}",
+                where=error.where,
+                remedy="look into that first",
+            ) from error
         files: dict[str, str] = {}
         remaps: list[Remap] = []
         digests: list[tuple[int, str]] = []

@@ -21,6 +21,7 @@ from data_tools.source import Source, SourceEnd
 from data_tools.table_source import TableReader, TableSource
 from data_tools.zarr_source import is_zarr
 from streamtrain import durable
+from streamtrain.errors import SourceError
 
 _HEAD_BYTES = 64
 _PACKED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
@@ -230,7 +231,14 @@ def kind_of_file(path: Path, name: str) -> str:
         view = bytearray(_HEAD_BYTES)
         with ByteStream(path, name) as stream:
             head = bytes(view[: stream.readinto(memoryview(view))])
-    return "json" if head.lstrip()[:1] == b"{" else "csv"
+    text = head.lstrip()
+    if text[:1] == b"[" and text[1:].lstrip()[:1] == b"{":
+        raise SourceError(
+            "a JSON array, expected JSON lines",
+            where=name,
+            remedy="write one object a line, as `jq -c '.[]'` does",
+        )
+    return "json" if text[:1] == b"{" else "csv"
 
 
 def kind_of_head(head: bytes) -> str | None:

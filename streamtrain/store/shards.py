@@ -36,6 +36,11 @@ from streamtrain.store.written_digests import HashingFile
 MAX_BLOCK_ROWS = 16_384
 """Arrow starts a new page after 20,000 rows; a block must be one page."""
 _BUFFER_BYTES = 4 << 20
+MAX_CHUNKS = 4096
+"""Column chunks of a shard, about, and as many as blocks of 8192 rows have in one of 128 MiB.
+
+Arrow keeps some 2 kB of each until the shard ends: blocks of 512 rows had 65,536.
+"""
 
 
 def arrow_schema(columns: StoredColumns) -> pa.Schema:
@@ -79,7 +84,7 @@ class ShardWriter(BlockWriter):
     folder, split, columns, block_rows, on_block
         As in `BlockWriter`.
     shard_bytes : int
-        A shard ends at the first block that brings it to this.
+        A shard ends at the first block that brings it to this, or to `MAX_CHUNKS`.
     """
 
     def __init__(
@@ -141,7 +146,8 @@ class ShardWriter(BlockWriter):
             Block(n, start, self._file.position - start, self._file.block.hexdigest())
         )
         self._runs.append(tuple(BagRun(bag.n_entries, 0) for bag in bags))
-        if self._file.position >= self._shard_bytes:
+        n_chunks = len(self._blocks) * len(self._schema)
+        if self._file.position >= self._shard_bytes or n_chunks >= MAX_CHUNKS:
             self._close_shard()
 
     def _open_shard(self) -> None:

@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamtrain.errors import StreamtrainError
+from streamtrain.store import shards
 from streamtrain.store.dataset import open_dataset
 from streamtrain.store.shards import MAX_BLOCK_ROWS, ShardWriter
 from streamtrain.store.written_digests import HashingFile
@@ -56,3 +57,20 @@ def test_the_shards_of_a_dataset_hold_its_rows_in_order_whatever_the_block_sizes
     assert len(files) == 4
     rows = [v for f in files for v in pq.read_table(f)["n0"].to_pylist()]
     assert rows == list(range(100))
+
+
+def test_a_shard_of_many_small_blocks_ends_before_its_footer_takes_much_memory(
+    tmp_path, monkeypatch
+):
+    schema = open_dataset(make_dataset(tmp_path / "like", n_rows=10)).schema  # 5 columns
+    columns = [np.zeros(70, np.int32 if c in {2, 3} else np.float32) for c in range(5)]
+    contents = []
+    for name, most in (("few", 20), ("all", 1000)):
+        monkeypatch.setattr(shards, "MAX_CHUNKS", most)
+        (tmp_path / name).mkdir()
+        with ShardWriter(tmp_path / name, "train", schema.stored, block_rows=8) as writer:
+            writer.append(columns)
+        contents.append(writer.contents)
+        n_rows = [32, 32, 6] if name == "few" else [70]
+        assert [shard.n_rows for shard in writer.shards] == n_rows
+    assert contents[0] == contents[1]  # the values, whatever the files
