@@ -22,7 +22,7 @@ import numpy.typing as npt
 import xxhash
 
 from data_tools.source import SourceEnd
-from data_tools.stored_file import StoredFile
+from data_tools.stored_file import StoredFile, changed
 from streamtrain import durable
 from streamtrain.errors import SourceError
 
@@ -120,6 +120,8 @@ class _FileSource(abc.ABC):
                 self._end = stream.finish()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError("damaged or cut short", where=self.name) from error
+        except FileNotFoundError as error:
+            raise changed(self.name) from error
         except OSError as error:
             raise durable.as_read_error(error, self._path) from error
 
@@ -223,6 +225,8 @@ class FortranSource:
                     digest.advance(self._stored.n_bytes * (first + n) // total)
                     yield np.ascontiguousarray(rows)
                 self._end = digest.end()
+        except FileNotFoundError as error:
+            raise changed(self.name) from error
         except OSError as error:
             raise durable.as_read_error(error, self._stored.path) from error
 
