@@ -20,12 +20,8 @@ from streamtrain import durable
 from streamtrain.errors import NoInputError, OutputError, StreamtrainError, UsageError
 from streamtrain.kernels.warm import compile_apart
 from streamtrain.store.allocator import tame_allocators
-from streamtrain.store.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    read_manifest,
-    write_manifest,
-)
+from streamtrain.store.manifest import MANIFEST_NAME, Manifest
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 
 
 def adopt(

@@ -36,7 +36,6 @@ from streamtrain import memory
 from streamtrain.errors import ConfigError, SourceError, UsageError
 from streamtrain.store.adopted_manifest import Adopted
 from streamtrain.store.adopted_zarr import AdoptedRows, grid_of, narrowed, part_names
-from streamtrain.store.block_writer import ContentsDigest
 from streamtrain.store.manifest import (
     FORMAT_VERSION,
     MAX_BLOCK_ROWS,
@@ -48,6 +47,7 @@ from streamtrain.store.manifest import (
 from streamtrain.store.manifest import Source as SourceEntry
 from streamtrain.store.schema import MAX_ROW_VALUES, StoredFeatures
 from streamtrain.store.verify import file_digest
+from streamtrain.store.written_digests import ContentsDigest
 
 _SLACK = 16 << 20
 _COUNTED_BYTES = 5 * 8

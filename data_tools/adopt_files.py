@@ -16,7 +16,8 @@ from data_tools.stored_file import READ_ERRORS, StoredFile, as_source_error
 from streamtrain.errors import ConfigError, ManifestError, NoInputError, SourceError
 from streamtrain.store.adopted import adopted_file, group_ranges
 from streamtrain.store.adopted_manifest import AdoptedFile
-from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block, check_name
+from streamtrain.store.manifest import MAX_BLOCK_ROWS, Block
+from streamtrain.store.manifest_file import check_name
 from streamtrain.store.vocabulary import FOLDER
 
 

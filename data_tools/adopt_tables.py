@@ -23,13 +23,14 @@ import xxhash
 from data_tools.adopt_files import find_parquet, read_block
 from data_tools.block_splits import FoundBlock, split_blocks
 from data_tools.budget import MemoryPlan, plan_memory
+from data_tools.draw import BlockSplits, Draw
 from data_tools.in_place import CountedRejects, Unwritten
 from data_tools.inputs import Inputs
 from data_tools.kinds import KINDS, Place, SourceOptions
 from data_tools.options import IngestOptions
 from data_tools.outcome import count_sources, schema_of
 from data_tools.parquet_source import allocated_bytes
-from data_tools.pass_one import BlockSplits, Draw, NotNumbersError, PassOne, PassOneResult
+from data_tools.pass_one import NotNumbersError, PassOne, PassOneResult
 from data_tools.report import Listener, Progress
 from data_tools.sources import checked
 from data_tools.statistics import Moments, RowSample
@@ -41,7 +42,6 @@ from streamtrain.seeds import derive_key
 from streamtrain.store.adopted import AdoptedParquet, part_of_file
 from streamtrain.store.adopted_manifest import Adopted
 from streamtrain.store.adopted_rows import Tables, table_bytes
-from streamtrain.store.block_writer import ContentsDigest
 from streamtrain.store.cells import missing_text
 from streamtrain.store.manifest import (
     FORMAT_VERSION,
@@ -58,6 +58,7 @@ from streamtrain.store.vocabulary import (
     vocabulary_digest,
     vocabulary_file,
 )
+from streamtrain.store.written_digests import ContentsDigest
 
 _SLACK = 16 << 20
 _COPIES = 2

@@ -117,7 +117,7 @@ class CsrReader(TableReader):
         import zarr
 
         try:
-            root = zarr.open(self._path, mode="r")
+            root = zarr.open(self._path, mode="r", use_consolidated=False)
         except Exception as error:  # whatever its metadata led to
             raise SourceError(f"not Zarr: {_told(error)}", where=self.name) from error
         if not _is_group(root):

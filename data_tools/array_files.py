@@ -6,14 +6,12 @@ No file is loaded whole, and nothing is ever unpickled.
 from __future__ import annotations
 
 import abc
-import ast
 import gzip
 import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,26 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from data_tools.npy_header import NpyHeader, check_size, read_at, read_npy_header
 from data_tools.source import SourceEnd
 from data_tools.stored_file import StoredFile, changed
 from streamtrain import durable
 from streamtrain.errors import SourceError
 
-NPY_MAGIC = b"\x93NUMPY"
-_MAX_HEADER_BYTES = 1 << 16
 _IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _RUN_BYTES = 4096
 """Of a column in Fortran order, read at once at least: shorter reads cost as much."""
-
-
-@dataclass(frozen=True)
-class NpyHeader:
-    """What a .npy file says of itself: `offset` is where its values begin."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    fortran: bool
-    offset: int
 
 
 def is_idx(head: bytes) -> bool:
@@ -176,7 +163,7 @@ class NpySource(_FileSource):
 
     def _read_header(self, plain: Any) -> _Header:
         header = read_npy_header(plain, self.name)
-        _check_size(header, self._status.st_size, self.name)
+        check_size(header, self._status.st_size, self.name)
         return header.shape, header.dtype
 
 
@@ -205,7 +192,7 @@ class FortranSource:
         self.name = name
         self._stored = StoredFile(path, name)
         self._header = npy_header(path, name)
-        _check_size(self._header, self._stored.n_bytes, name)
+        check_size(self._header, self._stored.n_bytes, name)
         self.shape, self.dtype = self._header.shape, self._header.dtype
         self.step = max(_RUN_BYTES // max(self.dtype.itemsize, 1), 1)
 
@@ -220,7 +207,7 @@ class FortranSource:
                     columns = np.empty((width, n), self.dtype)
                     for c in range(width):
                         at = self._header.offset + (c * total + first) * item
-                        _pread(file.fileno(), columns[c], at, self.name)
+                        read_at(file, columns[c], at, self.name)
                     rows = columns.T.reshape(n, *tail, order="F")
                     digest.advance(self._stored.n_bytes * (first + n) // total)
                     yield np.ascontiguousarray(rows)
@@ -234,15 +221,6 @@ class FortranSource:
         """Return size and digest, after `slabs` is exhausted."""
         self._stored.check()
         return self._end
-
-
-def _pread(fd: int, out: npt.NDArray[Any], offset: int, name: str) -> None:
-    view = out.view(np.uint8).data
-    while view:
-        n = os.preadv(fd, [view], offset)
-        if n == 0:
-            raise SourceError("ends before its last value", where=name)
-        view, offset = view[n:], offset + n
 
 
 class RawSource(_FileSource):
@@ -289,61 +267,10 @@ class RawSource(_FileSource):
         return shape, dtype
 
 
-def _check_size(header: NpyHeader, n_bytes: int, name: str) -> None:
-    expected = header.offset + math.prod(header.shape) * header.dtype.itemsize
-    # Pickled objects have no size to compare; `open_array` refuses them.
-    if not header.dtype.hasobject and n_bytes != expected:
-        raise SourceError(
-            f"{n_bytes} bytes, expected {expected} for shape {header.shape}",
-            where=name,
-            remedy="write or fetch it again",
-        )
-
-
 def npy_header(path: Path, name: str) -> NpyHeader:
     """Return the header of a .npy file; see `read_npy_header`."""
     with _Stream(path) as stream:
         return read_npy_header(stream, name)
-
-
-def read_npy_header(stream: Any, name: str) -> NpyHeader:
-    """Return what a .npy says of itself; a header is a Python literal, evaluated as nothing more.
-
-    Parameters
-    ----------
-    stream : file
-        At its first byte; it is left at the first value.
-    name : str
-
-    Raises
-    ------
-    SourceError
-        If it is damaged.
-
-    Source
-    ------
-    NumPy enhancement proposal 1, "A simple file format for NumPy arrays".
-    """
-    head = stream.read(8)
-    major = head[6] if len(head) == 8 else 0
-    width = {1: 2, 2: 4, 3: 4}.get(major)
-    if not head.startswith(NPY_MAGIC) or width is None:
-        raise SourceError("its .npy header is damaged", where=name)
-    n_bytes = int.from_bytes(stream.read(width), "little")
-    if n_bytes > _MAX_HEADER_BYTES:
-        raise SourceError(f"its .npy header claims {n_bytes} bytes", where=name)
-    try:
-        text = stream.read(n_bytes).decode("utf-8" if major == 3 else "latin-1")
-        fields = ast.literal_eval(text.strip())
-        shape, order = fields["shape"], fields["fortran_order"]
-        dtype = np.lib.format.descr_to_dtype(fields["descr"])
-        sound = isinstance(shape, tuple) and all(isinstance(n, int) and n >= 0 for n in shape)
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise SourceError("its .npy header is damaged", where=name) from error
-    if not sound:
-        raise SourceError("its .npy header is damaged", where=name)
-    offset = 8 + width + n_bytes
-    return NpyHeader(shape, dtype, bool(order) and len(shape) > 1, offset)
 
 
 class IdxSource(_FileSource):

@@ -35,8 +35,9 @@ from streamtrain.errors import SourceError, StreamtrainError
 from streamtrain.kernels import packing
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.seeds import derive_key
-from streamtrain.store.manifest import FORMAT_VERSION, SPLITS, Manifest, write_manifest
+from streamtrain.store.manifest import FORMAT_VERSION, SPLITS, Manifest
 from streamtrain.store.manifest import Source as SourceEntry
+from streamtrain.store.manifest_file import write_manifest
 from streamtrain.store.schema import StoredFeatures
 from streamtrain.store.verify import file_digest
 from streamtrain.store.zarr_shards import ZarrWriter

@@ -12,11 +12,12 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from data_tools.array_set import TARGET, ArrayNames, ArraySet, open_set
+from data_tools.encoded_piece import EncodedPiece
 from data_tools.labels import Labels
 from data_tools.sources import expand, files_beside
 from streamtrain import memory as process_memory
 from streamtrain.errors import ConfigError, SchemaError
-from streamtrain.store.encode import EncodedRows, encode_array
+from streamtrain.store.encode import encode_array
 from streamtrain.store.schema import ArrayFeatures, Schema
 
 _ROWS = 8192
@@ -58,8 +59,11 @@ def read_array_rows(
     memory: int | None = None,
     files: ArrayFiles | None = None,
     kind: str | None = None,
-) -> Iterator[EncodedRows]:
+    waiting_bytes: int = 0,
+) -> Iterator[EncodedPiece]:
     """Yield the rows of arrays in order, some thousand at a time.
+
+    A row with an infinite value is bad, as at ingest.
 
     Parameters
     ----------
@@ -72,6 +76,8 @@ def read_array_rows(
     files : ArrayFiles or None
     kind : str or None
         "raw" for values without a header.
+    waiting_bytes : int
+        Of predictions that wait to be written.
 
     Raises
     ------
@@ -107,12 +113,14 @@ def read_array_rows(
                 f"{schema.target.n_outputs:,}",
                 where=found.target.name,
             )
-        n_rows = _fit(found, array, schema.target.n_outputs, memory)
+        n_rows = _fit(found, array, schema.target.n_outputs, memory, waiting_bytes)
         yield from _rows(found, schema, array, n_rows)
         found.ends()
 
 
-def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None) -> int:
+def _fit(
+    found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | None, waiting: int
+) -> int:
     source, n_values = found.features, array.stored.n_values
     if source.shape[1:] not in {array.shape, (n_values,)}:
         raise SchemaError(
@@ -132,6 +140,7 @@ def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | No
     parts = {
         "interpreter, code and model": process_memory.resident_bytes(),
         "rows": 2 * n_rows * row_bytes + 2 * found.chunk_bytes,
+        "predictions to be written": waiting,
     }
     budget = memory or process_memory.default_budget()
     process_memory.require(budget, parts, what="scoring")
@@ -140,7 +149,8 @@ def _fit(found: ArraySet, array: ArrayFeatures, n_outputs: int, memory: int | No
 
 def _rows(
     found: ArraySet, schema: Schema, array: ArrayFeatures, n_rows: int
-) -> Iterator[EncodedRows]:
+) -> Iterator[EncodedPiece]:
+    first = 0
     for rows, targets, weights in found.slabs(n_rows):
         with np.errstate(over="ignore"):  # infinite then, as a table's number would be
             encoded = encode_array(rows, array, where=found.features.name)
@@ -149,7 +159,15 @@ def _rows(
                 target = _targets(targets, found, schema)
             if weights is not None:
                 weight = weights.reshape(-1).astype(np.float32)
-        yield replace(encoded, target=target, weight=weight)
+        encoded = replace(encoded, target=target, weight=weight)
+        n, name = len(encoded.numeric), found.features.name
+        good = np.logical_not(np.isinf(encoded.numeric).any(axis=1))
+        reasons = dict.fromkeys(np.flatnonzero(~good).tolist(), "not finite")
+        lines = np.arange(first + 1, first + n + 1)
+        if reasons:
+            encoded = encoded.take(good)
+        yield EncodedPiece(encoded, n, np.flatnonzero(good), reasons, name, lines, "row")
+        first += n
 
 
 def _targets(targets: npt.NDArray[Any], found: ArraySet, schema: Schema) -> npt.NDArray[np.float32]:

@@ -221,7 +221,7 @@ def _check_rows(features: ArraySource, part: ArraySource | Labels, *, several: b
     if part.shape in {(n,), (n, 1)}:
         return
     if part.shape[0] != n or len(part.shape) != 2 or not several:
-        what = f"({n},)" + (f" or ({n}, M)" if several else "")
+        what = f"({n},)" + (f" or ({n}, M)" if several and len(part.shape) > 1 else "")
         raise SourceError(
             f"of shape {part.shape}, expected {what} for as many rows as {features.name} has",
             where=part.name,

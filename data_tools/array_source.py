@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.array_files import (
-    NPY_MAGIC,
     FortranSource,
     IdxSource,
     NpySource,
     is_idx,
     npy_header,
 )
+from data_tools.npy_header import NPY_MAGIC
 from data_tools.source import SourceEnd
 from streamtrain import durable
 from streamtrain.errors import NoInputError, SourceError, StreamtrainError

@@ -23,15 +23,17 @@ from data_tools.budget import (
     writing_bytes,
 )
 from data_tools.byte_stream import check_encoding
+from data_tools.draw import Draw
 from data_tools.inputs import Inputs
 from data_tools.options import IngestOptions
 from data_tools.outcome import count_sources, report_of, schema_of
 from data_tools.partitions import ENTRY_BYTES, Partitions, entries_in_order
-from data_tools.pass_one import Draw, NotNumbersError, PassOne, PassOneResult
+from data_tools.pass_one import NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
 from data_tools.source import NUMBERS_ALONE
+from data_tools.sources import left_out
 from data_tools.sql_source import SHARE
 from data_tools.target import decide_task
 from data_tools.warm_up import warm_up, warm_up_bags
@@ -48,13 +50,8 @@ from streamtrain.seeds import derive_key
 from streamtrain.store.adopted_manifest import is_adopted
 from streamtrain.store.allocator import tame_allocators
 from streamtrain.store.formats import MAX_BLOCK_ROWS
-from streamtrain.store.manifest import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    Manifest,
-    count_rows,
-    write_manifest,
-)
+from streamtrain.store.manifest import FORMAT_VERSION, MANIFEST_NAME, Manifest, count_rows
+from streamtrain.store.manifest_file import write_manifest
 from streamtrain.store.schema import StoredColumns
 from streamtrain.store.string_table import MissingTexts
 from streamtrain.store.vocabulary import Vocabulary, vocabulary_digest, write_vocabulary
@@ -157,6 +154,12 @@ class _Ingest:
     def run(self) -> tuple[Manifest, PassOneResult]:
         options = self._options
         inputs = Inputs(options, staging=self._staging, out=self._out)
+        if options.kind is None and (ignored := left_out(options.sources)):
+            shown = ", ".join(ignored[:5]) + (", ..." if len(ignored) > 5 else "")
+            self._listen(
+                f"left out {len(ignored):,} files whose endings tell no kind: {shown}; "
+                "name them to read them"
+            )
         missing = MissingTexts(options.missing)
         while True:
             plan = self._plan(inputs)
@@ -174,7 +177,9 @@ class _Ingest:
             raise SourceError(
                 f"no row can be used: {self._first_reject}",
                 where=inputs.sources[0].name,
-                remedy="check --delimiter, --no-header, --encoding and --target",
+                remedy="check --delimiter, --no-header, --encoding and --target"
+                if inputs.sources[0].delimiter
+                else "check the target",
             )
         return self._pass_two(inputs, plan, first, partitions), first
 
@@ -245,9 +250,23 @@ class _Ingest:
     ) -> Manifest:
         sources, columns = inputs.sources, inputs.columns
         options = self._options
-        task = decide_task(
-            first.target, columns.target, is_text=columns.target_is_text, positive=options.positive
-        )
+        try:
+            task = decide_task(
+                first.target,
+                columns.target,
+                is_text=columns.target_is_text,
+                positive=options.positive,
+            )
+        except SourceError as error:
+            if not first.reasons:
+                raise
+            # Most likely the cause.
+            raise SourceError(
+                f"{error.message}; {first.reasons.total():,} rows were rejected, "
+                f"the first is {self._first_reject}",
+                where=error.where,
+                remedy="look into that first",
+            ) from error
         files: dict[str, str] = {}
         remaps: list[Remap] = []
         digests: list[tuple[int, str]] = []

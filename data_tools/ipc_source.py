@@ -57,26 +57,41 @@ class IpcReader(TableReader):
             raise as_source_error(error, name, "not Arrow IPC, or cut short") from error
 
     def _open(self, stack: ExitStack, columns: Sequence[str] | None) -> Any:
+        file = stack.enter_context(pa.OSFile(str(self._stored.path), "rb"))
+        return self._open_at(stack, file, columns)
+
+    def _open_at(self, stack: ExitStack, file: pa.NativeFile, columns: Sequence[str] | None) -> Any:
         wanted = [] if columns is None else [self.schema.names.index(c) for c in columns]
         # An empty list would mean all of them, which is what None stands for here.
         options = pa.ipc.IpcReadOptions(use_threads=False, included_fields=wanted)
-        file = stack.enter_context(pa.OSFile(str(self._stored.path), "rb"))
         opener = pa.ipc.open_file if self._is_file else pa.ipc.open_stream
         return stack.enter_context(opener(file, options=options))
 
     def _parts(self, columns: Sequence[str]) -> Iterator[tuple[pa.RecordBatch, float]]:
         """Yield batches, and the share of the file that is behind each."""
         with ExitStack() as stack:
-            reader = self._open(stack, columns)
+            file = stack.enter_context(pa.OSFile(str(self._stored.path), "rb"))
+            reader = self._open_at(stack, file, columns)
             if self._is_file:
                 n = reader.num_record_batches
                 for i in range(n):
                     yield reader.get_batch(i), (i + 1) / n
                 return
-            done = 0
-            for batch in reader:
-                done += batch.nbytes
-                yield batch, min(done / max(self.n_bytes, 1), 1.0)
+            done, schema = 0, reader.schema
+            while True:
+                for batch in reader:
+                    done += batch.nbytes
+                    yield batch, min(done / max(self.n_bytes, 1), 1.0)
+                if file.tell() >= self.n_bytes:
+                    return
+                # Streams that were put one behind another, as `cat` does.
+                reader = self._open_at(stack, file, columns)
+                if not reader.schema.equals(schema):
+                    raise SourceError(
+                        "streams one behind another with different columns",
+                        where=self.name,
+                        remedy="ingest them as files of their own",
+                    )
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """Yield all rows in order, as the file has them together."""

@@ -19,6 +19,10 @@ from streamtrain.errors import SourceError
 
 _PLACES = 64
 _NUMBERS = {"int", "float"}
+_FAMILIES = (
+    {"int", "float", "text", "bool"}, {"list", "empty", "names"}, {"weights"}, {"object"},
+)  # fmt: skip
+"""Kinds of values that one column can hold together, or no column at all."""
 _NUMBER_STARTS = frozenset(bytes([b]) for b in b"-0123456789n")
 """First bytes of numbers and null."""
 
@@ -31,9 +35,16 @@ class _Seen:
     widths: set[int] = field(default_factory=set)
 
     def common(self) -> set[str]:
-        """Return the kinds of present values; text among numbers only if there is enough of it."""
-        kinds = set(self.kinds) - {"null"}
+        """Return the kinds of present values, less those that are rare among other ones.
+
+        Text among numbers, a list among values, an object among lists: their rows are
+        rejected, each with its reason.
+        """
         present = sum(self.kinds.values()) - self.kinds["null"]
+        kinds: set[str] = set()
+        for family in _FAMILIES:
+            if sum(self.kinds[kind] for kind in family) >= max(MAX_BAD_SHARE * present, 1):
+                kinds |= family & set(self.kinds)
         few = self.kinds["text"] < MAX_BAD_SHARE * present
         return kinds - {"text"} if few and kinds - {"text"} <= _NUMBERS else kinds
 

@@ -14,11 +14,14 @@ from data_tools.array_table import ArrayTableReader
 from data_tools.byte_stream import ByteStream, compression_of
 from data_tools.csv_source import CsvOptions, CsvSource
 from data_tools.h5_source import H5_MAGIC
+from data_tools.npy_header import NPY_MAGIC
+from data_tools.npz_group import NPZ_MAGIC
 from data_tools.parquet_source import ParquetReader
 from data_tools.source import Source, SourceEnd
 from data_tools.table_source import TableReader, TableSource
 from data_tools.zarr_source import is_zarr
 from streamtrain import durable
+from streamtrain.errors import SourceError
 
 _HEAD_BYTES = 64
 _PACKED = (".gz", ".zst", ".zstd", ".bz2", ".lz4")
@@ -213,8 +216,8 @@ KINDS: dict[str, Kind] = {
     "json": Kind(_open_json, (".jsonl", ".ndjson", ".jsonlines"), unite=json_source.unite),
     "libsvm": Kind(_open_svm, (".libsvm", ".svm", ".svmlight"), unite=svm_source.widen_all),
     "vw": Kind(_open_vw, (".vw",), unite=vw_source.unite),
-    "npy": Kind(_open_npy, (".npy",), (npy_source.NPY_MAGIC,), is_array=True),
-    "npz": Kind(_open_npz, (".npz",), (npy_source.NPZ_MAGIC,)),
+    "npy": Kind(_open_npy, (".npy",), (NPY_MAGIC,), is_array=True),
+    "npz": Kind(_open_npz, (".npz",), (NPZ_MAGIC,)),
     "hdf5": Kind(_open_arrays, (".h5", ".hdf5", ".h5ad"), (H5_MAGIC,), is_array=True),
     "zarr": Kind(_open_arrays, (".zarr",), is_array=True),
     "anndata": Kind(tables(CsrReader), ()),
@@ -239,7 +242,14 @@ def kind_of_file(path: Path, name: str) -> str:
         view = bytearray(_HEAD_BYTES)
         with ByteStream(path, name) as stream:
             head = bytes(view[: stream.readinto(memoryview(view))])
-    return "json" if head.lstrip()[:1] == b"{" else "csv"
+    text = head.lstrip()
+    if text[:1] == b"[" and text[1:].lstrip()[:1] == b"{":
+        raise SourceError(
+            "a JSON array, expected JSON lines",
+            where=name,
+            remedy="write one object a line, as `jq -c '.[]'` does",
+        )
+    return "json" if text[:1] == b"{" else "csv"
 
 
 def kind_of_head(head: bytes) -> str | None:

@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import io
-import os
-import tokenize
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from data_tools.npy_header import NpyHeader, check_size, read_at, read_npy_header
 from data_tools.source import PIECE_BYTES, SourceEnd
 from data_tools.stored_file import READ_ERRORS, StoredFile, as_source_error
 from data_tools.table_source import MAX_COLUMNS, TableBatch, TableReader
 from streamtrain.errors import SourceError
 
-NPY_MAGIC = b"\x93NUMPY"
-NPZ_MAGIC = b"PK\x03\x04"
-_BAD = (
-    *READ_ERRORS, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
-    # What NumPy lets through from the literal that a header is.
-    SyntaxError, TypeError, RecursionError, tokenize.TokenError, UserWarning,
-)  # fmt: skip
+_BAD = (*READ_ERRORS, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 
 
-@dataclass(frozen=True)
-class _Array:
-    """An array in a file: `offset` is where its numbers begin."""
-
-    shape: tuple[int, ...]
-    kind: np.dtype[Any]
-    fortran: bool
-    offset: int
-
-
-def _read_header(file: BinaryIO | io.BufferedIOBase | Any, name: str) -> _Array:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, fortran, kind = np.lib.format.read_array_header_2_0(file)
-    else:
-        raise SourceError(f"npy format {version[0]}.{version[1]}, expected 1.0 or 2.0", where=name)
+def _read_header(file: Any, name: str) -> NpyHeader:
+    """Return the header of an array of numbers; the file is left at the first of them."""
+    header = read_npy_header(file, name)
+    kind = header.dtype
     if kind.hasobject:
         raise SourceError(
             "holds pickled objects, which are never loaded",
@@ -57,12 +36,9 @@ def _read_header(file: BinaryIO | io.BufferedIOBase | Any, name: str) -> _Array:
         )
     if kind.kind not in "biuf" or kind.itemsize > 8:
         raise SourceError(f"holds {kind}, expected numbers", where=name)
-    n_bytes = kind.itemsize
-    for size in shape:
-        n_bytes *= size
-    if any(size < 0 for size in shape) or n_bytes >= 1 << 62:
-        raise SourceError(f"claims a shape of {shape}", where=name)
-    return _Array(shape, kind, fortran, file.tell())
+    if math.prod(header.shape) * kind.itemsize >= 1 << 62:
+        raise SourceError(f"claims a shape of {header.shape}", where=name)
+    return header
 
 
 def _as_columns(block: npt.NDArray[Any], columns: Sequence[int]) -> list[pa.Array]:
@@ -97,12 +73,12 @@ class NpyReader(TableReader):
         n, width = (*self._array.shape, 1)[:2]
         names = _positions(width, name)
         self.n_rows = n
-        self.schema = pa.schema([(c, _arrow_kind(self._array.kind)) for c in names])
+        self.schema = pa.schema([(c, _arrow_kind(self._array.dtype)) for c in names])
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """Yield all rows in order."""
         n, width = (*self._array.shape, 1)[:2]
-        item = self._array.kind.itemsize
+        item = self._array.dtype.itemsize
         step = max(PIECE_BYTES // (item * max(width, 1)), 1)
         places = [int(c) for c in columns]
         try:
@@ -137,7 +113,7 @@ def _arrow_kind(kind: np.dtype[Any]) -> pa.DataType:
     return pa.uint8() if native == np.bool_ else pa.from_numpy_dtype(native)
 
 
-def _open_array(stored: StoredFile, *, dimensions: tuple[int, ...]) -> _Array:
+def _open_array(stored: StoredFile, *, dimensions: tuple[int, ...]) -> NpyHeader:
     try:
         with stored.path.open("rb") as file:
             array = _read_header(file, stored.name)
@@ -149,37 +125,24 @@ def _open_array(stored: StoredFile, *, dimensions: tuple[int, ...]) -> _Array:
             where=stored.name,
             remedy="reshape it to two dimensions, or keep it as it is with --format zarr",
         )
-    needed = array.offset + int(np.prod(array.shape, dtype=object)) * array.kind.itemsize
-    if needed != stored.n_bytes:
-        raise SourceError(
-            f"{stored.n_bytes:,} bytes, expected {needed:,} for shape {array.shape}",
-            where=stored.name,
-            remedy="write or fetch it again",
-        )
+    check_size(array, stored.n_bytes, stored.name)
     return array
 
 
-def _read_rows(file: io.FileIO, array: _Array, first: int, n: int, name: str) -> npt.NDArray[Any]:
+def _read_rows(
+    file: io.FileIO, array: NpyHeader, first: int, n: int, name: str
+) -> npt.NDArray[Any]:
     """Return rows first..first + n as (n, D)."""
     rows, width = (*array.shape, 1)[:2]
-    item = array.kind.itemsize
-    if not array.fortran or len(array.shape) == 1:
-        block = np.empty((n, width), array.kind)
-        _pread(file, block, array.offset + first * width * item, name)
+    item = array.dtype.itemsize
+    if not array.fortran:
+        block = np.empty((n, width), array.dtype)
+        read_at(file, block, array.offset + first * width * item, name)
         return block
-    columns = np.empty((width, n), array.kind)
+    columns = np.empty((width, n), array.dtype)
     for c in range(width):
-        _pread(file, columns[c], array.offset + (c * rows + first) * item, name)
+        read_at(file, columns[c], array.offset + (c * rows + first) * item, name)
     return columns.T
-
-
-def _pread(file: io.FileIO, out: npt.NDArray[Any], offset: int, name: str) -> None:
-    view = out.reshape(-1).view(np.uint8).data
-    while view:
-        n = os.preadv(file.fileno(), [view], offset)
-        if n == 0:
-            raise SourceError("cut short while it was being read", where=name)
-        view, offset = view[n:], offset + n
 
 
 class NpzReader(TableReader):
@@ -202,7 +165,7 @@ class NpzReader(TableReader):
         self.name = name
         self._stored = StoredFile(path, name)
         self.n_bytes = self._stored.n_bytes
-        self._members: dict[str, _Array] = {}
+        self._members: dict[str, NpyHeader] = {}
         try:
             with zipfile.ZipFile(path) as archive:
                 for member in archive.namelist():
@@ -224,7 +187,7 @@ class NpzReader(TableReader):
             )
         self.n_rows = table.shape[0]
         names = _positions(table.shape[1], name)
-        kinds = [_arrow_kind(table.kind)] * len(names)
+        kinds = [_arrow_kind(table.dtype)] * len(names)
         for key, array in self._members.items():
             if array is table:
                 continue
@@ -235,14 +198,14 @@ class NpzReader(TableReader):
                     where=name,
                 )
             names.append(key)
-            kinds.append(_arrow_kind(array.kind))
+            kinds.append(_arrow_kind(array.dtype))
         self.schema = pa.schema(list(zip(names, kinds, strict=True)))
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
         """Yield all rows in order; members are decompressed side by side."""
         table = self._members[self._table]
         n, width = table.shape
-        step = max(PIECE_BYTES // (table.kind.itemsize * max(width, 1)), 1)
+        step = max(PIECE_BYTES // (table.dtype.itemsize * max(width, 1)), 1)
         places = [int(c) for c in columns if c not in self._members]
         beside = [c for c in columns if c in self._members]
         try:
@@ -278,10 +241,10 @@ def _member(archive: zipfile.ZipFile, key: str) -> str:
     return f"{key}.npy" if f"{key}.npy" in archive.namelist() else key
 
 
-def _read_next(file: Any, array: _Array, n: int) -> npt.NDArray[Any]:
+def _read_next(file: Any, array: NpyHeader, n: int) -> npt.NDArray[Any]:
     width = array.shape[1] if len(array.shape) == 2 else 1
-    n_bytes = n * width * array.kind.itemsize
+    n_bytes = n * width * array.dtype.itemsize
     data = file.read(n_bytes)
     if len(data) != n_bytes:
         raise EOFError("an array ends early")
-    return np.frombuffer(data, array.kind).reshape(n, width)
+    return np.frombuffer(data, array.dtype).reshape(n, width)

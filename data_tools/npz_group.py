@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.array_files import NpyHeader, read_npy_header
+from data_tools.npy_header import NpyHeader, read_npy_header
 from data_tools.source import SourceEnd
 from data_tools.stored_file import READ_ERRORS, StoredFile, as_source_error
 from streamtrain.errors import SourceError

@@ -14,7 +14,9 @@ import numpy.typing as npt
 
 from data_tools.bag_rows import BagCounts, part_of, slices, without
 from data_tools.budget import MemoryPlan
+from data_tools.category_tables import CategoryTables
 from data_tools.columns import ColumnPlan
+from data_tools.draw import Draw
 from data_tools.infer import MAX_BAD_SHARE
 from data_tools.judge import Judged, judge
 from data_tools.partitions import Partitions
@@ -29,8 +31,6 @@ from streamtrain.store.cells import Cells, as_text
 from streamtrain.store.string_table import MissingTexts, StringTable
 
 _EARLY_FAILURES = 1000
-_MIN_PRUNED, _MIN_PRUNED_BYTES = 1024, 1 << 20
-"""Tables with fewer strings that take less are never pruned."""
 
 
 class NotNumbersError(Exception):
@@ -50,48 +50,6 @@ class SourceCount:
     rejected: int = 0
     blank: int = 0
     lines: int = 0
-
-
-@dataclass(frozen=True)
-class BlockSplits:
-    """The split of every block, where a row goes with its block.
-
-    Parameters
-    ----------
-    starts : (m,) uint64
-        Ordinal of the first row of each, rising.
-    splits : (m,) uint8
-        0, 1, 2: train, valid, test.
-    """
-
-    starts: npt.NDArray[np.uint64]
-    splits: npt.NDArray[np.uint8]
-
-    def of(self, ordinals: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint8]:
-        """Return the split of each row, (n,) uint8."""
-        at = np.searchsorted(self.starts, ordinals, side="right") - 1
-        return self.splits[at]
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Keys of the splits and the shuffle.
-
-    Parameters
-    ----------
-    split_key, shuffle_key : int
-    limits : (2,) uint64
-        See `packing.draw_splits`.
-    shuffled : bool
-    blocks : BlockSplits or None
-        In place of a draw.
-    """
-
-    split_key: int
-    shuffle_key: int
-    limits: npt.NDArray[np.uint64]
-    shuffled: bool
-    blocks: BlockSplits | None = None
 
 
 @dataclass
@@ -154,15 +112,13 @@ class PassOne:
         self._listen = listen
         self._turns = Turnstile(2 + len(columns.categorical))
         self._target_lane = 1 + len(columns.categorical)
-        self._tables = [StringTable() for _ in columns.categorical]
-        self._table_bytes = 0
-        self._growth = 0
+        self._tables = CategoryTables(columns.categorical, plan.tables)
         self._bad = np.zeros(len(columns.stored), np.int64)
         self._present = np.zeros(len(columns.stored), np.int64)
         self._next_ordinal = 0
         self.result = PassOneResult(
             counts=[SourceCount() for _ in sources],
-            tables=dict(zip(columns.categorical, self._tables, strict=True)),
+            tables=self._tables.named,
             target=TargetCounter(),
             entries=BagCounts(len(columns.bags)),
         )
@@ -269,19 +225,10 @@ class PassOne:
             self._turns.advance(0)
 
         ordinals = np.arange(ordinal, ordinal + n, dtype=np.uint64)
-        splits = np.empty(n, np.uint8)
-        if self._draw.blocks is not None:
-            splits[:] = self._draw.blocks.of(ordinals)
-        else:
-            packing.draw_splits(
-                np.uint64(self._draw.split_key),
-                ordinals if hashes is None else hashes,
-                self._draw.limits,
-                splits,
-            )
+        splits = self._draw.splits_of(ordinals, hashes)
         use = judged.good * np.where(splits == 0, np.uint8(2), np.uint8(1))
         first_text = len(self._columns.numeric)
-        for f, table in enumerate(self._tables):
+        for f, table in enumerate(self._tables.named.values()):
             self._turns.wait(1 + f, turn)
             at = first_text + f
             table.intern(as_text(records.cells[at]), use, self._missing, stored[at])
@@ -371,7 +318,7 @@ class PassOne:
         self._present += judged.present
         self._check_types(final=False)
         if self._tables:
-            self._bound_tables(turn, n, piece)
+            self._tables.make_room(n, piece.end - piece.begin, lambda: self._turns.wait_all(turn))
 
     def _check_types(self, *, final: bool) -> None:
         over = self._bad >= MAX_BAD_SHARE * self._present
@@ -383,25 +330,6 @@ class PassOne:
         ]
         if names:
             raise NotNumbersError(names)
-
-    def _bound_tables(self, turn: int, n: int, piece: Piece) -> None:
-        growth = StringTable.growth_bytes(n * len(self._tables), piece.end - piece.begin)
-        self._growth += growth
-        if self._table_bytes + self._growth <= self._plan.tables:
-            return
-        # Only now is it worth waiting for the pieces before, to know the size exactly.
-        self._turns.wait_all(turn)
-        total = sum(t.n_bytes for t in self._tables)
-        # What the last pieces added says what this one may add; its own bound would
-        # be that of cells that are all new.
-        expected = min(growth, 2 * max(total - self._table_bytes, 0))
-        while total + expected > self._plan.tables:
-            largest = max(self._tables, key=lambda t: t.n_bytes)
-            if len(largest) < _MIN_PRUNED and largest.n_bytes < _MIN_PRUNED_BYTES:
-                break
-            largest.prune()
-            total = sum(t.n_bytes for t in self._tables)
-        self._table_bytes, self._growth = total, growth
 
     def _scatter(
         self,

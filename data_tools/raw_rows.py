@@ -20,6 +20,7 @@ from data_tools.bag_rows import WORK_BYTES, most_entries
 from data_tools.byte_stream import check_encoding
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
+from data_tools.encoded_piece import EncodedPiece
 from data_tools.judge import reasons_of_entries
 from data_tools.kinds import SourceOptions
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
@@ -31,7 +32,7 @@ from streamtrain.errors import SchemaError
 from streamtrain.kernels import numbers
 from streamtrain.store.bags import Keyed, keyed_array
 from streamtrain.store.cells import as_text, fault, missing_text, read_numbers, strings_of
-from streamtrain.store.encode import EncodedRows, Encoder
+from streamtrain.store.encode import Encoder
 from streamtrain.store.schema import Column, Schema
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts
@@ -65,19 +66,6 @@ class RawRows:
     """
 
     batch: pa.RecordBatch
-    n_records: int
-    ordinals_within_batch: npt.NDArray[np.int64]
-    reasons: dict[int, str]
-    source: str
-    lines: npt.NDArray[np.int64]
-    unit: str = "line"
-
-
-@dataclass(frozen=True)
-class EncodedPiece:
-    """As `RawRows`, with the good records encoded: `rows` in place of `batch`."""
-
-    rows: EncodedRows
     n_records: int
     ordinals_within_batch: npt.NDArray[np.int64]
     reasons: dict[int, str]

@@ -112,6 +112,25 @@ def _walk(folder: Path, *, any_ending: bool) -> list[Place]:
     return sorted(found, key=lambda place: place.path.parts)
 
 
+def left_out(names: Sequence[Any]) -> list[str]:
+    """Return the files in directories that `expand` leaves out, hidden ones not counted."""
+    found: list[str] = []
+    for name in names:
+        path = Path(name) if isinstance(name, (str, os.PathLike)) else Path()
+        if name == "-" or path == Path() or not path.is_dir() or is_zarr(path):
+            continue
+        for parent, folders, files in os.walk(path):
+            folders[:] = sorted(
+                f for f in folders if not f.startswith((".", "_")) and not is_zarr(Path(parent) / f)
+            )
+            found += [
+                str(Path(parent) / file)
+                for file in sorted(files)
+                if not file.startswith((".", "_")) and kind_of_name(file) is None
+            ]
+    return found
+
+
 def constants_of(folder: Path) -> dict[str, str | None]:
     """Return the columns that the ``k=v`` of directories are."""
     found: dict[str, str | None] = {}

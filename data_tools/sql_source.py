@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ class SqlReader(TableReader):
             statements = self._connection.extract_statements(query)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise SourceError("not one SELECT", where=_WHERE, remedy="give a single query")
+            # Before anything is made of the relation: DuckDB then tells equal names apart.
+            twice = Counter(self._relation().columns).most_common(1)
+            if twice and twice[0][1] > 1:
+                raise SourceError(
+                    f"the column name {twice[0][0]!r} occurs twice",
+                    where=_WHERE,
+                    remedy="name the columns that the query selects",
+                )
             self.schema = _stream(self._relation().limit(0), 1).schema
         except self._errors as error:
             raise self._refusal(error) from error

@@ -7,6 +7,7 @@ counted from 1 in the order of the batches, so a rejected one can be found again
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 
@@ -44,6 +46,8 @@ from streamtrain.store.cells import Cells, constant_cells
 from streamtrain.store.string_table import TextCells
 
 MAX_COLUMNS = 100_000
+_NAMELESS = re.compile(r"__index_level_\d+__")
+_MAX_METADATA_BYTES = 16 << 20
 SAMPLE_ROWS = 1024
 """Rows from each place of a sample."""
 
@@ -126,6 +130,24 @@ class TableReader(ABC):
         return 0
 
 
+def _nameless_index(schema: pa.Schema) -> set[str]:
+    """Return the columns that are pandas' numbers of rows: nobody's, and no feature."""
+    raw = (schema.metadata or {}).get(b"pandas", b"")
+    if len(raw) > _MAX_METADATA_BYTES:
+        return set()
+    try:
+        told = msgspec.json.decode(raw, type=_PandasMetadata)
+    except (msgspec.DecodeError, RecursionError):
+        return set()
+    return {
+        name for name in told.index_columns if isinstance(name, str) and _NAMELESS.fullmatch(name)
+    }
+
+
+class _PandasMetadata(msgspec.Struct):
+    index_columns: list[Any] = []
+
+
 class TableSource:
     """A `TableReader` as a source of rows.
 
@@ -172,7 +194,10 @@ class TableSource:
                 where=self.name,
                 remedy="rename one",
             )
+        nameless = _nameless_index(reader.schema)
         for column in reader.schema:
+            if column.name in nameless:
+                continue
             told = plain_type(column.type)
             if list_of_numbers(told):
                 width = self._width(column.name, told)

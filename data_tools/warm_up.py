@@ -17,8 +17,8 @@ from data_tools.vw_source import VwSplitter, hash_of
 from streamtrain.kernels import csv_rows, packing, strings, svm_rows, vw_rows
 from streamtrain.kernels.row_key import row_keys
 from streamtrain.store.bags import code_keys, code_texts, keyed_of
-from streamtrain.store.block_writer import EntryBuffer
 from streamtrain.store.cells import as_text
+from streamtrain.store.entry_buffer import EntryBuffer
 from streamtrain.store.schema import Entries, StoredColumns
 from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts, StringTable, TextCells, parse_cells

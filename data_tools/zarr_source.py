@@ -39,7 +39,8 @@ def open_zarr(path: Path, name: str) -> ZarrSource | ZarrGroup:
     import zarr
 
     try:
-        node = zarr.open(path, mode="r")
+        # Consolidated metadata may be of an earlier state: rows appended since would be lost.
+        node = zarr.open(path, mode="r", use_consolidated=False)
     except Exception as error:  # whatever its metadata led to
         raise SourceError(f"not a Zarr array: {_told(error)}", where=name) from error
     return (

@@ -15,8 +15,9 @@ from streamtrain.errors import SchemaError
 from streamtrain.kernels.team import Team
 from streamtrain.memory import default_budget
 from streamtrain.model.evaluation import Evaluation
-from streamtrain.model.losses import CLASS_LOSSES, in_domain, predictions
+from streamtrain.model.losses import CLASS_LOSSES, in_domain
 from streamtrain.model.models import make_model
+from streamtrain.model.predictions import predictions
 from streamtrain.model_file import ModelFile, load_model_file
 from streamtrain.reader.order import Cursor, OrderSettings
 from streamtrain.reader.stream import EpochReader
@@ -102,7 +103,7 @@ class Model:
         the order of `classes`; (n, M) values, or probabilities of 1 (logistic), where
         a row has M > 1 targets. Means are multiplied by the exposure where the
         data have it, and are those of exposure 1 where they do not; NaN where an
-        exposure is missing or not positive.
+        exposure is missing or not positive, or a value of an array is infinite.
 
         Raises
         ------
@@ -111,9 +112,10 @@ class Model:
         """
         if self.schema.array is not None:
             rows = encode_array(data, self.schema.array)
-        else:
-            rows = self.encoder.encode(as_record_batch(data, self.schema))
-        return self._predictions(rows)
+            found = self._predictions(rows)
+            found[np.isinf(rows.numeric).any(axis=1)] = np.nan
+            return found
+        return self._predictions(self.encoder.encode(as_record_batch(data, self.schema)))
 
     def _predictions(self, rows: EncodedRows) -> npt.NDArray[np.float64]:
         values = predictions(self.architecture, self.scores(rows), self._exposure(rows))
@@ -275,7 +277,12 @@ class Model:
         }
 
     def dataset_rows(
-        self, dataset: Dataset, split: str, *, memory: int | None = None
+        self,
+        dataset: Dataset,
+        split: str,
+        *,
+        memory: int | None = None,
+        waiting_bytes: int = 0,
     ) -> Iterator[EncodedRows]:
         """Yield the rows of a split in order, for predictions.
 
@@ -285,6 +292,8 @@ class Model:
         split : str
         memory : int or None
             Budget of the whole process in bytes; None takes half of what there is.
+        waiting_bytes : int
+            Of predictions that wait to be written.
 
         Raises
         ------
@@ -299,6 +308,7 @@ class Model:
             self._model,
             budget=memory or default_budget(),
             n_threads=self.n_threads,
+            waiting_bytes=waiting_bytes,
         )
         plan = plan_scoring(dataset, split, n_threads=self.n_threads)
         order = OrderSettings(dataset.fingerprint, 0, plan.window_blocks, shuffle=False)

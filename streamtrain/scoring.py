@@ -163,7 +163,13 @@ def metrics_bytes(architecture: Architecture, *, auc_rows: int) -> int:
 
 
 def require_scoring_memory(
-    dataset: Dataset, split: str, model: Model, *, budget: int, n_threads: int = 1
+    dataset: Dataset,
+    split: str,
+    model: Model,
+    *,
+    budget: int,
+    n_threads: int = 1,
+    waiting_bytes: int = 0,
 ) -> int:
     """Refuse an evaluation that does not fit; return the rows whose AUC it can keep exact.
 
@@ -173,6 +179,8 @@ def require_scoring_memory(
         Bytes of the whole process.
     n_threads : int
         As given to `evaluate_split`.
+    waiting_bytes : int
+        Of predictions that wait to be written.
 
     Raises
     ------
@@ -186,6 +194,7 @@ def require_scoring_memory(
         "windows": plan.row_bytes,
         "scored rows": scored_bytes(plan.n_rows, model.architecture),
         "metrics": metrics_bytes(model.architecture, auc_rows=MIN_AUC_ROWS),
+        "predictions to be written": waiting_bytes,
         "reserve": 8 << 20,
     }
     memory.require(budget, parts, what="an evaluation")

@@ -17,17 +17,12 @@ from streamtrain.kernels.losses import LOSSES
 from streamtrain.kernels.team import Team
 from streamtrain.library import make_settings
 from streamtrain.model.architecture import MODELS, Architecture
-from streamtrain.model.losses import (
-    CLASS_LOSSES,
-    LossSettings,
-    losses_of_several,
-    predictions,
-    require_domain,
-)
+from streamtrain.model.losses import CLASS_LOSSES, LossSettings, losses_of_several
 from streamtrain.model.models import make_model
 from streamtrain.model.network import NetworkOptions
 from streamtrain.model.network_model import NetworkModel
 from streamtrain.model.plan_network import plain_network
+from streamtrain.model.predictions import predictions, require_domain
 from streamtrain.optim.optimizers import OptimizerSettings, make_rule
 from streamtrain.store.schema import MAX_TARGETS
 

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from msgspec import UNSET
 
-from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
+from streamtrain.store.manifest import FORMAT_VERSION, Manifest
+from streamtrain.store.manifest_file import write_manifest
 from streamtrain.store.schema import (
     FIRST_CODE,
     QUANTILE_PROBABILITIES,

@@ -14,10 +14,10 @@ from data_tools.zarr_source import open_zarr
 from streamtrain.store.adopted import adopted_file, group_ranges
 from streamtrain.store.adopted_manifest import Adopted
 from streamtrain.store.adopted_zarr import part_names
-from streamtrain.store.block_writer import ContentsDigest
 from streamtrain.store.manifest import Block, Shard
 from streamtrain.store.schema import FIRST_CODE
 from streamtrain.store.verify import file_digest
+from streamtrain.store.written_digests import ContentsDigest
 
 
 def as_somebody_has_them(schema, columns):

@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamtrain.cli.ingest import progress_line, summary
-from streamtrain.cli.output import echo_json
-from streamtrain.cli.progress import Progress
+from streamtrain.cli.columns import (
+    categorical_option,
+    date_parts_option,
+    drop_option,
+    exposure_option,
+    max_categories_option,
+    positive_option,
+    rare_option,
+    shared_settings,
+)
+from streamtrain.cli.ingested import run_and_show
 from streamtrain.cli.values import (
-    DATE_PARTS,
     NAMES,
     SPLITS,
     config_option,
@@ -22,7 +29,7 @@ from streamtrain.cli.values import (
 from streamtrain.errors import UsageError
 
 if TYPE_CHECKING:
-    from data_tools.report import Progress as Done
+    from data_tools.report import IngestReport, Listener
 
 
 @click.command(short_help="Make Parquet or Zarr files a dataset where they are.")
@@ -49,43 +56,22 @@ if TYPE_CHECKING:
     help="Files of valid and test, in place of --split; the others are train.",
 )
 @click.option("--weight", metavar="COLUMN", help="Column of row weights.")
-@click.option(
-    "--exposure",
-    metavar="COLUMN",
-    help="Column of exposures, above 0: they multiply the mean of poisson, gamma and tweedie.",
-)
+@exposure_option
 @click.option(
     "--numeric", type=NAMES, default=(), metavar="A,B", help="Columns of text that hold numbers."
 )
-@click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
-@click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
-@click.option(
-    "--date-parts",
-    type=DATE_PARTS,
-    metavar="A,B",
-    show_default="hour,weekday,yearday,epoch",
-    help="Parts of times that become columns; 'none' leaves times as categories.",
-)
+@categorical_option
+@drop_option
+@date_parts_option
 @click.option(
     "--missing",
     metavar="A,B",
     show_default="empty, ?, NA, N/A, NaN, nan, null, NULL, None, -nan, #N/A",
     help="Texts that read as missing, in place of the default; a null always does.",
 )
-@click.option(
-    "--rare", type=click.IntRange(1), default=1, show_default=True,
-    help="Categories seen fewer times in train share one code; 1 keeps all.",
-)  # fmt: skip
-@click.option(
-    "--max-categories", type=click.IntRange(1), default=1_000_000, show_default=True,
-    help="Most categories of a column.",
-)  # fmt: skip
-@click.option(
-    "--positive",
-    metavar="VALUE",
-    show_default="the greater of the two",
-    help="Positive class of a binary target.",
-)
+@rare_option
+@max_categories_option
+@positive_option
 @memory_option
 @threads_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the splits.")
@@ -109,19 +95,10 @@ def adopt(folder: Path, *, as_json: bool, **given: Any) -> None:
     patterns = _patterns(given["split_files"])
     from data_tools.adopt import adopt as run
 
-    with Progress() as progress:
+    def adopted(listen: Listener) -> IngestReport:
+        return run(options, splits=given["split"], split_files=patterns, listen=listen)
 
-        def listen(event: Done | str) -> None:
-            if isinstance(event, str):
-                progress.say(event)
-            else:
-                progress.update(event.done / max(event.total, 1), progress_line(event))
-
-        report = run(options, splits=given["split"], split_files=patterns, listen=listen)
-    if as_json:
-        echo_json(report.as_dict())
-    else:
-        click.echo(summary(report, folder))
+    run_and_show(adopted, folder, as_json=as_json)
 
 
 def _patterns(text: str | None) -> dict[str, str]:
@@ -141,25 +118,14 @@ def _options(folder: Path, given: dict[str, Any]) -> Any:
 
     if given["target"] is None and given["target_file"] is None:
         raise UsageError("no target", where="--target", remedy="name the column to predict")
-    if given["seed"] < 0:
-        raise UsageError(f"{given['seed']} is not a seed, expected 0 or more", where="--seed")
     if given["target"] is not None and given["target_file"] is not None:
         raise UsageError("goes in place of --target", where="--target-file")
-    extra: dict[str, Any] = {"target": given["target"] or "target"}
-    if given["date_parts"] is not None:
-        extra["date_parts"] = given["date_parts"]
-    if given["missing"] is not None:
-        extra["missing"] = tuple(given["missing"].split(","))
-    names = (
-        "target_file", "weight", "exposure", "numeric", "categorical", "drop", "rare",
-        "max_categories", "positive", "memory", "seed", "overwrite",
-    )  # fmt: skip
     return IngestOptions(
         sources=(),
         out=folder,
-        threads=given["threads"] or None,
+        target=given["target"] or "target",
+        target_file=given["target_file"],
         shuffle=False,
         on_bad_row="fail",
-        **{name: given[name] for name in names},
-        **extra,
+        **shared_settings(given),
     )

@@ -95,9 +95,11 @@ def evaluate(
 
         def pieces() -> Iterator[EncodedRows]:
             if model.schema.array is not None:
-                yield from read_array_rows(
+                for piece in read_array_rows(
                     sources, model.schema, memory=memory, files=files, kind=kind
-                )
+                ):
+                    counts["rows_unreadable"] += len(piece.reasons)
+                    yield piece.rows
                 return
             for raw in read_raw(
                 sources,

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from streamtrain.cli.output import duration, echo_json
-from streamtrain.cli.progress import Progress
+from streamtrain.cli.columns import (
+    categorical_option,
+    date_parts_option,
+    drop_option,
+    exposure_option,
+    max_categories_option,
+    positive_option,
+    rare_option,
+    shared_settings,
+)
+from streamtrain.cli.ingested import run_and_show
 from streamtrain.cli.values import (
-    DATE_PARTS,
     LENGTHS,
     NAMES,
     SPLITS,
@@ -22,66 +30,7 @@ from streamtrain.cli.values import (
     target_file_option,
     threads_option,
 )
-from streamtrain.config import format_size
 from streamtrain.errors import UsageError
-
-if TYPE_CHECKING:
-    from data_tools.report import IngestReport
-    from data_tools.report import Progress as Done
-
-
-def progress_line(event: Done) -> str:
-    """Return how far an ingest is, for people."""
-    seconds = max(event.seconds, 1e-9)
-    share = event.done / max(event.total, 1)
-    left = seconds * (1 / share - 1) if share > 0 else 0.0
-    speed = f"{event.rows / seconds:,.0f} rows/s"
-    if event.stage == "read":
-        speed = f"{event.done / seconds / 1e6:,.0f} MB/s, {speed}"
-    name = "reading" if event.stage == "read" else "writing"
-    return f"{name}  {event.rows:,} rows  {speed}  {duration(left)} left"
-
-
-def summary(report: IngestReport, out: Path) -> str:
-    """Return what an ingest did, for people."""
-    splits = ", ".join(f"{name} {n:,}" for name, n in report.splits.items())
-    task = report.task
-    if report.targets > 1:
-        task += (
-            f" of {report.targets:,} values" if task == "regression" else f", {report.targets:,}"
-        )
-    if report.classes:
-        shown = ", ".join(report.classes[:8]) + (", ..." if len(report.classes) > 8 else "")
-        task += f", {len(report.classes)} classes: {shown}"
-        if report.task == "binary":
-            task += f" (positive: {report.classes[-1]})"
-    lines = [
-        f"{report.rows_read:,} rows read = {report.rows_written:,} written + "
-        f"{report.rows_rejected:,} rejected; {report.rows_blank:,} blank lines",
-    ]
-    lines += [f"  rejected: {n:,} {reason}" for reason, n in report.reasons.items()]
-    if report.rows_rejected:
-        lines.append(f"  kept in {out}/rejected/")
-    lines += [
-        f"columns  {report.numeric} numeric, {report.categorical} categorical"
-        + (f", {report.bags} of text or lists" if report.bags else ""),
-        f"target   {report.target}: {task}",
-        f"splits   {splits}",
-    ]
-    lines += [
-        f"pruned   {name}: categories seen at most {floor} times may count as rare (--memory)"
-        for name, floor in report.pruned.items()
-    ]
-    if report.rounded:
-        lines.append(f"rounded  {report.rounded:,} integers that float32 does not hold exactly")
-    rate = report.source_bytes / max(report.seconds, 1e-9) / 1e6
-    lines += [
-        f"dataset  {out}: {report.shards} shards, {format_size(report.bytes)}, "
-        f"fingerprint {report.fingerprint}",
-        f"took     {report.seconds:.1f} s ({rate:,.0f} MB/s), peak memory "
-        f"{format_size(report.peak_rss_bytes)}",
-    ]
-    return "\n".join(lines)
 
 
 @click.command(short_help="Turn files of rows into a dataset.")
@@ -116,11 +65,7 @@ def summary(report: IngestReport, out: Path) -> str:
 )
 @click.option("--split-by", metavar="COLUMN", help="Rows equal in this column stay in one split.")
 @click.option("--weight", metavar="COLUMN", help="Column of row weights; negative is rejected.")
-@click.option(
-    "--exposure",
-    metavar="COLUMN",
-    help="Column of exposures, above 0: they multiply the mean of poisson, gamma and tweedie.",
-)
+@exposure_option
 @click.option(
     "--numeric",
     type=NAMES,
@@ -128,7 +73,7 @@ def summary(report: IngestReport, out: Path) -> str:
     metavar="A,B",
     help="Columns of numbers; others are found from a sample.",
 )
-@click.option("--categorical", type=NAMES, default=(), metavar="A,B", help="Columns of categories.")
+@categorical_option
 @click.option(
     "--text",
     type=NAMES,
@@ -167,14 +112,8 @@ def summary(report: IngestReport, out: Path) -> str:
     metavar="N",
     help="Texts and lists of names have 2^N codes.",
 )
-@click.option("--drop", type=NAMES, default=(), metavar="A,B", help="Columns to leave out.")
-@click.option(
-    "--date-parts",
-    type=DATE_PARTS,
-    metavar="A,B",
-    show_default="hour,weekday,yearday,epoch",
-    help="Parts of times that become columns; 'none' leaves times as categories.",
-)
+@drop_option
+@date_parts_option
 @click.option(
     "--no-header",
     is_flag=True,
@@ -216,20 +155,9 @@ def summary(report: IngestReport, out: Path) -> str:
     show_default=True,
     help="Keep unusable rows apart, or stop at the first.",
 )
-@click.option(
-    "--rare", type=click.IntRange(1), default=1, show_default=True,
-    help="Categories seen fewer times in train share one code; 1 keeps all.",
-)  # fmt: skip
-@click.option(
-    "--max-categories", type=click.IntRange(1), default=1_000_000, show_default=True,
-    help="Most categories of a column.",
-)  # fmt: skip
-@click.option(
-    "--positive",
-    metavar="VALUE",
-    show_default="the greater of the two",
-    help="Positive class of a binary target.",
-)
+@rare_option
+@max_categories_option
+@positive_option
 @click.option("--no-shuffle", is_flag=True, help="Keep the order of the rows (time series).")
 @click.option(
     "--block-rows",
@@ -281,19 +209,7 @@ def ingest(sources: tuple[str, ...], out: Path, *, as_json: bool, **given: Any) 
     options = _options(sources, out, given)
     from data_tools.ingest import ingest as run
 
-    with Progress() as progress:
-
-        def listen(event: Done | str) -> None:
-            if isinstance(event, str):
-                progress.say(event)
-            else:
-                progress.update(event.done / max(event.total, 1), progress_line(event))
-
-        report = run(options, listen=listen)
-    if as_json:
-        echo_json(report.as_dict())
-    else:
-        click.echo(summary(report, out))
+    run_and_show(lambda listen: run(options, listen=listen), out, as_json=as_json)
 
 
 def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
@@ -321,24 +237,12 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
     delimiter = given["delimiter"]
     if delimiter is not None:
         delimiter = {"tab": "\t", "\\t": "\t"}.get(delimiter, delimiter)
-    if given["seed"] < 0:
-        raise UsageError(f"{given['seed']} is not a seed, expected 0 or more", where="--seed")
-    extra: dict[str, Any] = {}
-    if given["date_parts"] is not None:
-        extra["date_parts"] = given["date_parts"]
-    if given["missing"] is not None:
-        extra["missing"] = tuple(given["missing"].split(","))
     return IngestOptions(
         sources=sources,
         out=out,
         target=target,
         splits=given["split"],
         split_by=given["split_by"],
-        weight=given["weight"],
-        exposure=given["exposure"],
-        numeric=given["numeric"],
-        categorical=given["categorical"],
-        drop=given["drop"],
         text=given["text"],
         words=given["words"],
         characters=given["characters"],
@@ -348,17 +252,10 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         delimiter=delimiter,
         encoding=given["encoding"],
         on_bad_row=given["on_bad_row"],
-        rare=given["rare"],
-        max_categories=given["max_categories"],
-        positive=given["positive"],
         shuffle=not given["no_shuffle"],
         format=given["file_format"],
         compression=None if given["compression"] == "none" else given["compression"],
         block_rows=given["block_rows"],
-        memory=given["memory"],
-        threads=given["threads"] or None,
-        seed=given["seed"],
-        overwrite=given["overwrite"],
         kind=given["kind"],
         target_file=given["target_file"],
         weight_file=given["weight_file"],
@@ -372,5 +269,5 @@ def _options(sources: tuple[str, ...], out: Path, given: dict[str, Any]) -> Any:
         svm_width=given["svm_width"],
         sparse=given["sparse"],
         sql=given["sql"],
-        **extra,
+        **shared_settings(given),
     )

@@ -86,7 +86,7 @@ def predict(
     from data_tools.array_set import ArrayNames
     from streamtrain.predict import load_model
     from streamtrain.store.manifest import MANIFEST_NAME
-    from streamtrain.store.predictions import PredictionWriter
+    from streamtrain.store.predictions import PredictionWriter, waiting_bytes
 
     started = time.monotonic()
     model = load_model(run, threads=threads)
@@ -97,12 +97,13 @@ def predict(
         raise OutputError("is a source too", where=str(out), remedy="choose another --out")
     arrays = ArrayFiles(ArrayNames(features_path, dtype=dtype, shape=shape))
     names = model.prediction_names()
+    waiting = waiting_bytes(out, len(names))
     n_rows = n_bad = 0
     with PredictionWriter(out, names, overwrite=overwrite) as writer, Progress() as progress:
         pieces = (
-            _dataset_pieces(model, Path(sources[0]), split or "test", memory)
+            _dataset_pieces(model, Path(sources[0]), split or "test", memory, waiting)
             if is_dataset
-            else _raw_pieces(model, sources, memory, encoding, kind, arrays)
+            else _raw_pieces(model, sources, memory, encoding, kind, arrays, waiting)
         )
         for rows, n_records, places, reasons in pieces:
             writer.write(_columns(model, rows, n_records, places))
@@ -118,8 +119,9 @@ def predict(
             "out": str(out), "columns": names,
         })  # fmt: skip
         return
+    of = f" of the split {split or 'test'!r} of the dataset {sources[0]}" if is_dataset else ""
     bad = f", {n_bad:,} without a prediction" if n_bad else ""
-    click.echo(f"{out}: {n_rows:,} rows{bad}, {duration(seconds)}")
+    click.echo(f"{out}: {n_rows:,} rows{of}{bad}, {duration(seconds)}")
 
 
 def _is_same_file(out: Path, source: str) -> bool:
@@ -129,10 +131,13 @@ def _is_same_file(out: Path, source: str) -> bool:
 Piece = tuple["EncodedRows", int, "npt.NDArray[np.int64] | None", list[str]]
 
 
-def _dataset_pieces(model: Model, path: Path, split: str, memory: int | None) -> Iterator[Piece]:
+def _dataset_pieces(
+    model: Model, path: Path, split: str, memory: int | None, waiting: int
+) -> Iterator[Piece]:
     from streamtrain.store.dataset import open_dataset
 
-    for rows in model.dataset_rows(open_dataset(path), split, memory=memory):
+    dataset = open_dataset(path)
+    for rows in model.dataset_rows(dataset, split, memory=memory, waiting_bytes=waiting):
         yield rows, len(rows.numeric), None, []
 
 
@@ -143,12 +148,16 @@ def _raw_pieces(
     encoding: str,
     kind: str | None,
     arrays: ArrayFiles,
+    waiting: int,
 ) -> Iterator[Piece]:
     if model.schema.array is not None:
         from data_tools.array_rows import read_array_rows
 
-        for rows in read_array_rows(sources, model.schema, memory=memory, files=arrays, kind=kind):
-            yield rows, len(rows.numeric), None, []
+        for piece in read_array_rows(
+            sources, model.schema, memory=memory, files=arrays, kind=kind, waiting_bytes=waiting
+        ):
+            bad = _told(piece.source, piece.unit, piece.lines, piece.reasons)
+            yield piece.rows, piece.n_records, piece.ordinals_within_batch, bad
         return
     from data_tools.raw_rows import read_raw
 
@@ -162,11 +171,14 @@ def _raw_pieces(
         arrays=arrays,
     ):
         rows = model.encoder.encode(raw.batch)
-        reasons = [
-            f"{raw.source} {raw.unit} {raw.lines[i]}: {why}"
-            for i, why in sorted(raw.reasons.items())
-        ]
-        yield rows, raw.n_records, raw.ordinals_within_batch, reasons
+        bad = _told(raw.source, raw.unit, raw.lines, raw.reasons)
+        yield rows, raw.n_records, raw.ordinals_within_batch, bad
+
+
+def _told(
+    source: str, unit: str, lines: npt.NDArray[np.int64], reasons: dict[int, str]
+) -> list[str]:
+    return [f"{source} {unit} {lines[i]}: {why}" for i, why in sorted(reasons.items())]
 
 
 def _columns(

@@ -18,7 +18,7 @@ Gflop/s from 64 x 64 x 64 to 256 x 512 x 512, forward and gradient alike
 
 from __future__ import annotations
 
-from streamtrain.kernels._jit import JIT_DISABLED, numba_config
+from streamtrain.kernels._jit import JIT_DISABLED
 from streamtrain.kernels.lanes import FARTHEST, LANES
 
 __all__ = [
@@ -48,98 +48,25 @@ if JIT_DISABLED:
         weighted_sum,
     )
 else:
-    import llvmlite.binding as llvm
     from llvmlite import ir
     from numba import types
     from numba.core import cgutils
     from numba.extending import intrinsic
-    from numba.np.arrayobj import make_array
 
-    _FLOAT, _INT, _LONG = ir.FloatType(), ir.IntType(32), ir.IntType(64)
-    _POINTER = _FLOAT.as_pointer()
-    _VECTOR = ir.VectorType(_FLOAT, LANES)
-
-    def _row_passes():
-        """Return the rows whose sums the registers hold at once, pass after pass.
-
-        16 of AVX-512's 32 vectors of 16; 12 of AVX2's 16 halves; else few. It
-        changes speed alone.
-        """
-        features = llvm.get_host_cpu_features()
-        if numba_config.CPU_NAME not in {None, "", "host", llvm.get_host_cpu_name()}:
-            return (4, 4, 4, 4)
-        if features.get("avx512f"):
-            return (16,)
-        return (6, 6, 4) if features.get("avx2") else (4, 4, 4, 4)
-
-    def _constant(value):
-        return ir.Constant(_LONG, value)
-
-    def _data(context, builder, kind, array, at):
-        """Return a pointer to element `at` of a flat float32 array."""
-        return builder.gep(make_array(kind)(context, builder, array).data, [at])
-
-    def _load(builder, pointer):
-        return builder.load(builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    def _store(builder, value, pointer):
-        builder.store(value, builder.bitcast(pointer, _VECTOR.as_pointer()), align=4)
-
-    def _splat(builder, value, kind=None):
-        vector = ir.VectorType(kind or _FLOAT, LANES)
-        undefined = ir.Constant(vector, ir.Undefined)
-        one = builder.insert_element(undefined, value, ir.Constant(_INT, 0))
-        lanes = ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-        return builder.shuffle_vector(one, undefined, lanes)
-
-    def _fused(builder):
-        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 3)
-        return cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{LANES}f32")
-
-    def _sum_over(builder, start, body):
-        """Emit ``for k in range(n): sums = body(k, sums)`` of nested loops; see `_block`."""
-        before = builder.block
-        head, tail = (builder.append_basic_block(name) for name in ("sum", "summed"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        phis = []
-        for value in start:
-            phi = builder.phi(value.type)
-            phi.add_incoming(value, before)
-            phis.append(phi)
-        following, go_on = body(phis)
-        end = builder.block
-        for phi, value in zip(phis, following, strict=True):
-            phi.add_incoming(value, end)
-        builder.cbranch(go_on, head, tail)
-        builder.position_at_end(tail)
-        return following
-
-    def _block(builder, rows, start, a, b, n, row_step, sum_step):
-        """Emit sums[r] += sum_k a[r row_step + k sum_step] b[k, :]; return (sums, b behind)."""
-        fused = _fused(builder)
-
-        def step(state):
-            k, left, right, *sums = state
-            vector = _load(builder, right)
-            sums = [
-                builder.call(
-                    fused,
-                    [
-                        _splat(builder, builder.load(builder.gep(left, [_constant(r * row_step)]))),
-                        vector,
-                        total,
-                    ],
-                )
-                for r, total in zip(rows, sums, strict=True)
-            ]
-            k = builder.add(k, _constant(1))
-            left = builder.gep(left, [_constant(sum_step)])
-            right = builder.gep(right, [_constant(LANES)])
-            return [k, left, right, *sums], builder.icmp_signed("<", k, n)
-
-        _, _, right, *sums = _sum_over(builder, [_constant(0), a, b, *start], step)
-        return sums, right
+    from streamtrain.kernels.lane_code import (
+        FLOAT,
+        INT,
+        VECTOR,
+        constant,
+        fused_multiply_add,
+        load_lanes,
+        pointer_to,
+        row_passes,
+        splat,
+        store_lanes,
+        sum_block,
+        sum_over,
+    )
 
     @intrinsic
     def multiply_rows(
@@ -171,35 +98,35 @@ else:
         def codegen(context, builder, signature, args):
             kinds = signature.args
             panel, n, last = args[2:5]
-            left = _data(context, builder, kinds[0], args[0], args[1])
-            right = _data(context, builder, kinds[5], args[5], args[6])
-            first = _data(context, builder, kinds[7], args[7], args[8])
-            out = _data(context, builder, kinds[10], args[10], args[11])
-            zero = ir.Constant(_VECTOR, [0.0] * LANES)
-            clip = _splat(builder, builder.icmp_signed("!=", args[12], _constant(0)), ir.IntType(1))
+            left = pointer_to(context, builder, kinds[0], args[0], args[1])
+            right = pointer_to(context, builder, kinds[5], args[5], args[6])
+            first = pointer_to(context, builder, kinds[7], args[7], args[8])
+            out = pointer_to(context, builder, kinds[10], args[10], args[11])
+            zero = ir.Constant(VECTOR, [0.0] * LANES)
+            clip = splat(builder, builder.icmp_signed("!=", args[12], constant(0)), ir.IntType(1))
             done = 0
-            for n_rows in _row_passes():
+            for n_rows in row_passes():
                 rows = range(done, done + n_rows)
                 done += n_rows
                 start = [
-                    _load(builder, builder.gep(first, [builder.mul(args[9], _constant(r))]))
+                    load_lanes(builder, builder.gep(first, [builder.mul(args[9], constant(r))]))
                     for r in rows
                 ]
 
                 def over_panels(state, rows=rows):
                     p, b, *sums = state
                     at = builder.gep(left, [builder.mul(p, panel)])
-                    is_last = builder.icmp_signed("==", p, builder.sub(n, _constant(1)))
-                    lanes = builder.select(is_last, last, _constant(LANES))
-                    sums, b = _block(builder, rows, sums, at, b, lanes, LANES, 1)
-                    p = builder.add(p, _constant(1))
+                    is_last = builder.icmp_signed("==", p, builder.sub(n, constant(1)))
+                    lanes = builder.select(is_last, last, constant(LANES))
+                    sums, b = sum_block(builder, rows, sums, at, b, lanes, LANES, 1)
+                    p = builder.add(p, constant(1))
                     return [p, b, *sums], builder.icmp_signed("<", p, n)
 
-                _, _, *sums = _sum_over(builder, [_constant(0), right, *start], over_panels)
+                _, _, *sums = sum_over(builder, [constant(0), right, *start], over_panels)
                 for r, total in zip(rows, sums, strict=True):
                     low = builder.and_(builder.fcmp_ordered("<", total, zero), clip)
                     value = builder.select(low, zero, total)
-                    _store(builder, value, builder.gep(out, [_constant(LANES * r)]))
+                    store_lanes(builder, value, builder.gep(out, [constant(LANES * r)]))
             return context.get_dummy_value()
 
         return signature, codegen
@@ -224,21 +151,21 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            left = _data(context, builder, kinds[0], args[0], args[1])
-            right = _data(context, builder, kinds[3], args[3], args[4])
-            first = _data(context, builder, kinds[5], args[5], args[6])
-            out = _data(context, builder, kinds[8], args[8], args[9])
+            left = pointer_to(context, builder, kinds[0], args[0], args[1])
+            right = pointer_to(context, builder, kinds[3], args[3], args[4])
+            first = pointer_to(context, builder, kinds[5], args[5], args[6])
+            out = pointer_to(context, builder, kinds[8], args[8], args[9])
             done = 0
-            for n_rows in _row_passes():
+            for n_rows in row_passes():
                 rows = range(done, done + n_rows)
                 done += n_rows
                 start = [
-                    _load(builder, builder.gep(first, [builder.mul(args[7], _constant(r))]))
+                    load_lanes(builder, builder.gep(first, [builder.mul(args[7], constant(r))]))
                     for r in rows
                 ]
-                sums, _ = _block(builder, rows, start, left, right, args[2], 1, LANES)
+                sums, _ = sum_block(builder, rows, start, left, right, args[2], 1, LANES)
                 for r, total in zip(rows, sums, strict=True):
-                    _store(builder, total, builder.gep(out, [_constant(LANES * r)]))
+                    store_lanes(builder, total, builder.gep(out, [constant(LANES * r)]))
             return context.get_dummy_value()
 
         return signature, codegen
@@ -264,24 +191,24 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            left = _data(context, builder, kinds[0], args[0], args[1])
-            right = _data(context, builder, kinds[3], args[3], args[4])
-            first = _data(context, builder, kinds[6], args[6], args[7])
-            out = _data(context, builder, kinds[8], args[8], args[9])
-            fused = _fused(builder)
+            left = pointer_to(context, builder, kinds[0], args[0], args[1])
+            right = pointer_to(context, builder, kinds[3], args[3], args[4])
+            first = pointer_to(context, builder, kinds[6], args[6], args[7])
+            out = pointer_to(context, builder, kinds[8], args[8], args[9])
+            fused = fused_multiply_add(builder)
 
             def step(state):
                 k, at, row, total = state
-                factor = _splat(builder, builder.load(at))
-                total = builder.call(fused, [factor, _load(builder, row), total])
-                k = builder.add(k, _constant(1))
+                factor = splat(builder, builder.load(at))
+                total = builder.call(fused, [factor, load_lanes(builder, row), total])
+                k = builder.add(k, constant(1))
                 at = builder.gep(at, [args[2]])
-                row = builder.gep(row, [_constant(LANES)])
+                row = builder.gep(row, [constant(LANES)])
                 return [k, at, row, total], builder.icmp_signed("<", k, args[5])
 
-            start = [_constant(0), left, right, _load(builder, first)]
-            *_, total = _sum_over(builder, start, step)
-            _store(builder, total, out)
+            start = [constant(0), left, right, load_lanes(builder, first)]
+            *_, total = sum_over(builder, start, step)
+            store_lanes(builder, total, out)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -296,30 +223,32 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            left = _data(context, builder, kinds[0], args[0], args[1])
-            right = _data(context, builder, kinds[4], args[4], args[5])
-            fused = _fused(builder)
+            left = pointer_to(context, builder, kinds[0], args[0], args[1])
+            right = pointer_to(context, builder, kinds[4], args[4], args[5])
+            fused = fused_multiply_add(builder)
 
             def step(state):
                 p, at, row, total = state
-                total = builder.call(fused, [_load(builder, at), _load(builder, row), total])
-                p = builder.add(p, _constant(1))
+                total = builder.call(
+                    fused, [load_lanes(builder, at), load_lanes(builder, row), total]
+                )
+                p = builder.add(p, constant(1))
                 at = builder.gep(at, [args[2]])
-                row = builder.gep(row, [_constant(LANES)])
+                row = builder.gep(row, [constant(LANES)])
                 return [p, at, row, total], builder.icmp_signed("<", p, args[3])
 
-            zero = ir.Constant(_VECTOR, [0.0] * LANES)
-            *_, total = _sum_over(builder, [_constant(0), left, right, zero], step)
+            zero = ir.Constant(VECTOR, [0.0] * LANES)
+            *_, total = sum_over(builder, [constant(0), left, right, zero], step)
             half = LANES // 2
             while half:
                 lanes = [
-                    ir.Constant(ir.VectorType(_INT, half), list(range(first, first + half)))
+                    ir.Constant(ir.VectorType(INT, half), list(range(first, first + half)))
                     for first in (0, half)
                 ]
                 low, high = (builder.shuffle_vector(total, total, lane) for lane in lanes)
                 total = builder.fadd(low, high)
                 half //= 2
-            return builder.extract_element(total, ir.Constant(_INT, 0))
+            return builder.extract_element(total, ir.Constant(INT, 0))
 
         return signature, codegen
 
@@ -341,31 +270,31 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            lanes = ir.VectorType(_INT, LANES)
-            n = _splat(builder, builder.trunc(args[2], _INT), _INT)
+            lanes = ir.VectorType(INT, LANES)
+            n = splat(builder, builder.trunc(args[2], INT), INT)
             mask = builder.icmp_signed("<", ir.Constant(lanes, list(range(LANES))), n)
             masked = cgutils.get_or_insert_function(
                 builder.module,
                 ir.FunctionType(
-                    _VECTOR,
-                    [_VECTOR.as_pointer(), _INT, ir.VectorType(ir.IntType(1), LANES), _VECTOR],
+                    VECTOR,
+                    [VECTOR.as_pointer(), INT, ir.VectorType(ir.IntType(1), LANES), VECTOR],
                 ),
                 f"llvm.masked.load.v{LANES}f32.p0",
             )
-            zero = ir.Constant(_VECTOR, [0.0] * LANES)
+            zero = ir.Constant(VECTOR, [0.0] * LANES)
 
             def load(which, at):
-                pointer = _data(context, builder, kinds[which], args[which], at)
-                pointer = builder.bitcast(pointer, _VECTOR.as_pointer())
-                return builder.call(masked, [pointer, ir.Constant(_INT, 4), mask, zero])
+                pointer = pointer_to(context, builder, kinds[which], args[which], at)
+                pointer = builder.bitcast(pointer, VECTOR.as_pointer())
+                return builder.call(masked, [pointer, ir.Constant(INT, 4), mask, zero])
 
             value = builder.fsub(load(0, args[1]), load(3, args[5]))
             value = builder.fmul(value, load(4, args[5]))
             value = builder.select(builder.fcmp_ordered("ord", value, value), value, zero)
             for sign, outside in ((-1.0, "<"), (1.0, ">")):
-                bound = ir.Constant(_VECTOR, [sign * float(FARTHEST)] * LANES)
+                bound = ir.Constant(VECTOR, [sign * float(FARTHEST)] * LANES)
                 value = builder.select(builder.fcmp_ordered(outside, value, bound), bound, value)
-            _store(builder, value, _data(context, builder, kinds[6], args[6], args[7]))
+            store_lanes(builder, value, pointer_to(context, builder, kinds[6], args[6], args[7]))
             return context.get_dummy_value()
 
         return signature, codegen
@@ -377,8 +306,8 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            value = _load(builder, _data(context, builder, kinds[0], args[0], args[1]))
-            _store(builder, value, _data(context, builder, kinds[2], args[2], args[3]))
+            value = load_lanes(builder, pointer_to(context, builder, kinds[0], args[0], args[1]))
+            store_lanes(builder, value, pointer_to(context, builder, kinds[2], args[2], args[3]))
             return context.get_dummy_value()
 
         return signature, codegen
@@ -396,13 +325,13 @@ else:
 
         def codegen(context, builder, signature, args):
             kinds = signature.args
-            first = _data(context, builder, kinds[0], args[0], args[1])
-            out = _data(context, builder, kinds[2], args[2], args[3])
+            first = pointer_to(context, builder, kinds[0], args[0], args[1])
+            out = pointer_to(context, builder, kinds[2], args[2], args[3])
             rows = [
-                _load(builder, builder.gep(first, [_constant(LANES * r)])) for r in range(LANES)
+                load_lanes(builder, builder.gep(first, [constant(LANES * r)])) for r in range(LANES)
             ]
             # Swap the off-diagonal halves of ever smaller squares.
-            lanes = ir.VectorType(_INT, LANES)
+            lanes = ir.VectorType(INT, LANES)
             half = LANES // 2
             while half:
                 low = [lane if not lane & half else LANES + lane - half for lane in range(LANES)]
@@ -415,7 +344,7 @@ else:
                     rows[r + half] = builder.shuffle_vector(*pair, ir.Constant(lanes, high))
                 half //= 2
             for r in range(LANES):
-                _store(builder, rows[r], builder.gep(out, [_constant(LANES * r)]))
+                store_lanes(builder, rows[r], builder.gep(out, [constant(LANES * r)]))
             return context.get_dummy_value()
 
         return signature, codegen
@@ -425,7 +354,7 @@ else:
         """Return the float32 whose bits an int32 holds."""
 
         def codegen(context, builder, signature, args):
-            return builder.bitcast(args[0], _FLOAT)
+            return builder.bitcast(args[0], FLOAT)
 
         return types.float32(types.int32), codegen
 
@@ -434,6 +363,6 @@ else:
         """Return the bits of a float32 as an int32."""
 
         def codegen(context, builder, signature, args):
-            return builder.bitcast(args[0], _INT)
+            return builder.bitcast(args[0], INT)
 
         return types.int32(types.float32), codegen

@@ -8,11 +8,29 @@ from __future__ import annotations
 
 import numpy as np
 
-from streamtrain.kernels._jit import kernel
+from streamtrain.kernels._jit import inline, kernel
 
 # Rows of `entries`: row of the batch, bag, group, and the text of the value.
 E_ROW, E_BAG, E_GROUP, E_START, E_STOP = range(5)
 N_ENTRY = 5
+LF, CR, _SPACE, _TAB = 10, 13, 32, 9
+
+
+@inline
+def is_blank(b):
+    """Return whether a byte parts the tokens of a line."""
+    return b == _SPACE or b == _TAB or b == CR
+
+
+@inline
+def end_of_line(data, i, end, start):
+    """Return where the line from `start` ends, its CR aside, and where the next begins."""
+    while i < end and data[i] != LF:
+        i += 1
+    stop = i
+    if stop > start and data[stop - 1] == CR:
+        stop -= 1
+    return stop, i + 1
 
 
 @kernel

@@ -12,19 +12,31 @@ import numpy as np
 
 from streamtrain.kernels._jit import inline, kernel
 from streamtrain.kernels.csv_rows import is_utf8
-from streamtrain.kernels.entry_rows import E_BAG, E_ROW, E_START, E_STOP
+from streamtrain.kernels.entry_rows import E_BAG, E_ROW, E_START, E_STOP, LF, end_of_line, is_blank
 
 GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE, VALUE, TOO_MANY, NOT_UTF8, LABELS = range(9)
 # Of the state of a scan.
 S_WIDTH, S_QUERY, S_LINES, S_FAULT, S_FAULT_LINE, S_ROWS, S_ENTRIES = range(7)
 N_STATE = 7
-_LF, _CR, _SPACE, _TAB, _HASH, _COMMA, _COLON, _ZERO_DIGIT = 10, 13, 32, 9, 35, 44, 58, 48
+_HASH, _COMMA, _COLON, _ZERO_DIGIT = 35, 44, 58, 48
 _MAX_INDEX = 1 << 31
 
 
 @inline
-def _is_blank(b):
-    return b == _SPACE or b == _TAB or b == _CR
+def _next_token(data, i, end):
+    """Return where a line's next token begins, its first colon or -1, and where it ends.
+
+    It is empty where the line has no more.
+    """
+    while i < end and is_blank(data[i]):
+        i += 1
+    low = i
+    colon = -1
+    while i < end and data[i] != LF and data[i] != _HASH and not is_blank(data[i]):
+        if data[i] == _COLON and colon < 0:
+            colon = i
+        i += 1
+    return low, colon, i
 
 
 @inline
@@ -47,6 +59,29 @@ def _index(data, low, high):
     return min(value, _MAX_INDEX)
 
 
+@inline
+def _judge_index(data, low, colon, last, width, strict):
+    """Return what is wrong with an index, the index or 0 for none to keep, and the last so far."""
+    index = _index(data, low, colon)
+    if index < 0:
+        return MALFORMED, 0, last
+    if index <= last:
+        return ZERO_INDEX if index == 0 else OUT_OF_ORDER, 0, last
+    if index > width:
+        return TOO_LARGE if strict else GOOD, 0, index
+    return GOOD, index, index
+
+
+@inline
+def _cut_text(data, low, high, slot, n, starts, stops):
+    """Cut a label or a qid, if it is kept; return what is wrong with it."""
+    if slot < 0:
+        return GOOD
+    starts[slot, n] = low
+    stops[slot, n] = high
+    return GOOD if is_utf8(data, low, high) else NOT_UTF8
+
+
 @kernel
 def scan_svm_rows(data, begin, end, state):
     """Find the greatest index, and the first line whose indices are not 1, 2, ... upwards.
@@ -65,22 +100,17 @@ def scan_svm_rows(data, begin, end, state):
         state[S_LINES] += 1
         first_token = True
         last = 0
-        while i < end and data[i] != _LF and data[i] != _HASH:
-            if _is_blank(data[i]):
-                i += 1
-                continue
-            low = i
-            colon = -1
-            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
-                if data[i] == _COLON and colon < 0:
-                    colon = i
-                if first_token and data[i] == _COMMA and state[S_FAULT] == GOOD:
-                    state[S_FAULT] = LABELS
-                    state[S_FAULT_LINE] = state[S_LINES]
-                i += 1
+        while True:
+            low, colon, i = _next_token(data, i, end)
+            if i == low:
+                break
             if first_token:
                 first_token = False
                 state[S_ROWS] += 1
+                for k in range(low, i):
+                    if data[k] == _COMMA and state[S_FAULT] == GOOD:
+                        state[S_FAULT] = LABELS
+                        state[S_FAULT_LINE] = state[S_LINES]
                 continue
             if colon < 0:
                 continue  # the row is malformed: splitting says so
@@ -96,9 +126,7 @@ def scan_svm_rows(data, begin, end, state):
             last = index
             state[S_WIDTH] = max(state[S_WIDTH], index)
             state[S_ENTRIES] += 1
-        while i < end and data[i] != _LF:
-            i += 1
-        i += 1
+        _, i = end_of_line(data, i, end, i)
 
 
 @kernel
@@ -148,50 +176,26 @@ def split_svm_rows(
             stops[c, n] = zero + 1
         if slots[1] >= 0:
             stops[slots[1], n] = zero  # a qid that is left out is missing, not 0
-        while i < end and data[i] != _LF and data[i] != _HASH:
-            if _is_blank(data[i]):
-                i += 1
-                continue
-            low = i
-            colon = -1
-            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
-                if data[i] == _COLON and colon < 0:
-                    colon = i
-                i += 1
+        while True:
+            low, colon, i = _next_token(data, i, end)
+            if i == low:
+                break
             n_tokens += 1
-            slot = -1
+            fault, index = GOOD, 0
             if n_tokens == 1:
-                slot = slots[0]
-                colon = low - 1
+                fault = _cut_text(data, low, i, slots[0], n, starts, stops)
             elif colon < 0:
-                kind = MALFORMED
+                fault = MALFORMED
             elif _is_qid(data, low, colon):
-                slot = slots[1]
+                fault = _cut_text(data, colon + 1, i, slots[1], n, starts, stops)
             else:
-                index = _index(data, low, colon)
-                if index < 0:
-                    kind = MALFORMED
-                elif index <= last:
-                    kind = ZERO_INDEX if index == 0 else OUT_OF_ORDER
-                elif index > width:
-                    if strict:
-                        kind = TOO_LARGE
-                    last = index
-                else:
-                    last = index
-                    slot = slots[1 + index]
-            if slot >= 0 and (slot == slots[0] or slot == slots[1]):
-                if not is_utf8(data, colon + 1, i):
-                    kind = NOT_UTF8
-            if slot >= 0:
-                starts[slot, n] = colon + 1
-                stops[slot, n] = i
-        while i < end and data[i] != _LF:
-            i += 1
-        stop = i
-        if stop > start and data[stop - 1] == _CR:
-            stop -= 1
-        i += 1
+                fault, index, last = _judge_index(data, low, colon, last, width, strict)
+            if fault != GOOD:
+                kind = fault
+            elif index > 0 and slots[1 + index] >= 0:
+                starts[slots[1 + index], n] = colon + 1
+                stops[slots[1 + index], n] = i
+        stop, i = end_of_line(data, i, end, start)
         line += 1
         if n_tokens == 0:
             blank += 1
@@ -259,62 +263,36 @@ def split_svm_entries(
         for c in range(starts.shape[0]):
             starts[c, n] = start
             stops[c, n] = start
-        while i < end and data[i] != _LF and data[i] != _HASH:
-            if _is_blank(data[i]):
-                i += 1
-                continue
-            low = i
-            colon = -1
-            while i < end and data[i] != _LF and data[i] != _HASH and not _is_blank(data[i]):
-                if data[i] == _COLON and colon < 0:
-                    colon = i
-                i += 1
+        while True:
+            low, colon, i = _next_token(data, i, end)
+            if i == low:
+                break
             n_tokens += 1
-            slot = -1
+            fault, index = GOOD, 0
             if n_tokens == 1:
-                slot = slots[0]
-                colon = low - 1
+                fault = _cut_text(data, low, i, slots[0], n, starts, stops)
             elif colon < 0:
-                kind = MALFORMED
+                fault = MALFORMED
             elif _is_qid(data, low, colon):
-                slot = slots[1]
+                fault = _cut_text(data, colon + 1, i, slots[1], n, starts, stops)
             else:
-                index = _index(data, low, colon)
-                if index < 0:
-                    kind = MALFORMED
-                elif index <= last:
-                    kind = ZERO_INDEX if index == 0 else OUT_OF_ORDER
-                elif index > width:
-                    if strict:
-                        kind = TOO_LARGE
-                    last = index
+                fault, index, last = _judge_index(data, low, colon, last, width, strict)
+            if fault != GOOD:
+                kind = fault
+            elif index > 0 and keep and kind == GOOD:
+                if n_entries - first_entry == max_entries:
+                    kind = TOO_MANY
+                elif n_entries == keys.shape[0]:
+                    # The row begins the next batch.
+                    return n, start, line, blank, first_entry
                 else:
-                    last = index
-                    if keep and kind == GOOD:
-                        if n_entries - first_entry == max_entries:
-                            kind = TOO_MANY
-                        elif n_entries == keys.shape[0]:
-                            # The row begins the next batch.
-                            return n, start, line, blank, first_entry
-                        else:
-                            keys[n_entries] = np.uint64(index)
-                            entries[E_ROW, n_entries] = n
-                            entries[E_BAG, n_entries] = 0
-                            entries[E_START, n_entries] = colon + 1
-                            entries[E_STOP, n_entries] = i
-                            n_entries += 1
-            if slot >= 0 and (slot == slots[0] or slot == slots[1]):
-                if not is_utf8(data, colon + 1, i):
-                    kind = NOT_UTF8
-            if slot >= 0:
-                starts[slot, n] = colon + 1
-                stops[slot, n] = i
-        while i < end and data[i] != _LF:
-            i += 1
-        stop = i
-        if stop > start and data[stop - 1] == _CR:
-            stop -= 1
-        i += 1
+                    keys[n_entries] = np.uint64(index)
+                    entries[E_ROW, n_entries] = n
+                    entries[E_BAG, n_entries] = 0
+                    entries[E_START, n_entries] = colon + 1
+                    entries[E_STOP, n_entries] = i
+                    n_entries += 1
+        stop, i = end_of_line(data, i, end, start)
         line += 1
         if n_tokens == 0:
             blank += 1

@@ -17,7 +17,7 @@ import numpy as np
 
 from streamtrain.kernels._jit import inline, kernel
 from streamtrain.kernels.csv_rows import is_utf8
-from streamtrain.kernels.entry_rows import E_BAG, E_GROUP, E_ROW, E_START, E_STOP
+from streamtrain.kernels.entry_rows import CR, E_BAG, E_GROUP, E_ROW, E_START, E_STOP, LF, is_blank
 from streamtrain.kernels.strings import first_word, hash_string
 
 (
@@ -30,17 +30,12 @@ N_CELL = 3
 # Of the state of a scan.
 S_NAMES, S_ROWS, S_LINES, S_FULL = range(4)
 N_STATE = 4
-_LF, _CR, _SPACE, _TAB, _COLON, _BAR, _TICK = 10, 13, 32, 9, 58, 124, 39
-
-
-@inline
-def _is_blank(b):
-    return b == _SPACE or b == _TAB or b == _CR
+_COLON, _BAR, _TICK = 58, 124, 39
 
 
 @inline
 def _ends_token(b):
-    return b == _SPACE or b == _TAB or b == _CR or b == _LF or b == _BAR
+    return is_blank(b) or b == LF or b == _BAR
 
 
 @inline
@@ -101,10 +96,10 @@ def scan_vw_rows(data, begin, end, nameless, hashes, counts, places, state):
         blank = True
         which = -1
         guess = 0
-        while i < end and data[i] != _LF:
+        while i < end and data[i] != LF:
             if data[i] != _BAR:
-                blank = blank and _is_blank(data[i])
-                if which >= 0 and not _is_blank(data[i]):
+                blank = blank and is_blank(data[i])
+                if which >= 0 and not is_blank(data[i]):
                     counts[which] += 1
                     i = _value_end(data, i, end)
                 else:
@@ -150,21 +145,21 @@ def _head(data, start, bar, one, slots, starts, stops, n):
         starts[slots[C_IMPORTANCE], n] = one
         stops[slots[C_IMPORTANCE], n] = one + 1
     while i < bar:
-        if _is_blank(data[i]):
+        if is_blank(data[i]):
             i += 1
             continue
         low = i
         colon = False
         plain = True
         zero = True
-        while i < bar and not _is_blank(data[i]):
+        while i < bar and not is_blank(data[i]):
             colon = colon or data[i] == _COLON
             plain = plain and 33 <= data[i] <= 126
             zero = zero and (data[i] == 48 or data[i] == 46 or data[i] == 43 or data[i] == 45)
             i += 1
         last = True
         for k in range(i, bar):
-            last = last and _is_blank(data[k])
+            last = last and is_blank(data[k])
         if last and (i == bar or data[low] == _TICK):
             if not is_utf8(data, low, i):
                 return NOT_UTF8
@@ -249,10 +244,10 @@ def split_vw_rows(
         stop = start
         bar = -1
         is_empty = True
-        while stop < end and data[stop] != _LF:
+        while stop < end and data[stop] != LF:
             if data[stop] == _BAR and bar < 0:
                 bar = stop
-            is_empty = is_empty and _is_blank(data[stop])
+            is_empty = is_empty and is_blank(data[stop])
             stop += 1
         if is_empty:
             blank += 1
@@ -269,7 +264,7 @@ def split_vw_rows(
         bag = -1
         guess = 0
         while kind == GOOD and i < stop:
-            if _is_blank(data[i]):
+            if is_blank(data[i]):
                 i += 1
                 continue
             low = i
@@ -334,7 +329,7 @@ def split_vw_rows(
                 stops[c, n] = start
         i = stop + 1
         records[0, n] = start
-        records[1, n] = stop - 1 if stop > start and data[stop - 1] == _CR else stop
+        records[1, n] = stop - 1 if stop > start and data[stop - 1] == CR else stop
         records[2, n] = line
         status[n] = kind
         line += 1

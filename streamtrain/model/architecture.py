@@ -26,7 +26,7 @@ from streamtrain.model.losses import (
 )
 from streamtrain.model.network import Network, NetworkOptions
 from streamtrain.model.plan_network import plan_network
-from streamtrain.store.schema import MAX_TARGETS, Schema, Target
+from streamtrain.store.schema import Schema, Target
 
 ModelName = Literal["linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom"]
 MODELS = ("linear", "fm", "mlp", "wide-deep", "deepfm", "dcn", "custom")
@@ -260,14 +260,16 @@ def plan_architecture(
 
 
 def has_possible_targets(architecture: Architecture, target: Target) -> bool:
-    """Return whether a model's targets are those of a schema, and such as kernels can learn."""
+    """Return whether a model's targets are those of a schema, and such as kernels can learn.
+
+    Of the schema's `is_possible_target` says whether it can be.
+    """
     means, scales = architecture.target_means, architecture.target_scales
     if isinstance(means, msgspec.UnsetType) or isinstance(scales, msgspec.UnsetType):
         return means is scales and target.n_outputs == 1
     n = len(means)
     return (
-        2 <= n <= MAX_TARGETS
-        and n == len(scales) == architecture.n_scores == target.n_outputs
+        1 < n == len(scales) == architecture.n_scores == target.n_outputs
         and architecture.loss in losses_of_several(target.task)
         and not architecture.class_weights
         and all(math.isfinite(m) for m in means)

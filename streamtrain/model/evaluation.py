@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from streamtrain.errors import DivergedError
 from streamtrain.model.architecture import Architecture
-from streamtrain.model.losses import CLASS_LOSSES, predictions, require_domain, row_losses
+from streamtrain.model.losses import CLASS_LOSSES
 from streamtrain.model.metrics import MetricSet
 from streamtrain.model.output_metrics import OutputMetrics, block_rows
+from streamtrain.model.predictions import predictions, require_domain, row_losses
 from streamtrain.model.value_metrics import ValueMeasures
 
 Floats = npt.NDArray[np.float32]

@@ -131,7 +131,8 @@ def scratch_bytes(
         + (layout.n_tasks if clips_norm else n_threads) * per_gradient
         + 4 * batch_size * layout.n_scores
         + 16 * (tiles + layout.n_tasks)
-        + 4 * N_SHAPE
+        # Settings of the loss, mean, scale and share, of each target: as many as scores, or 1.
+        + (4 * N_SHAPE + 16) * layout.n_scores
         + bag_work_bytes(layout.bag_sizes, n_entries=n_entries, n_tiles=tiles, n_threads=n_threads)
     )
 

@@ -190,7 +190,6 @@ class AdoptedZarr:
         if (
             array is None
             or array.weighted
-            or array.n_targets > 1
             or adopted.arrays.keys() != {"features", "target"}
             or len(adopted.arrays["features"].chunk) != 1 + len(array.shape)
         ):

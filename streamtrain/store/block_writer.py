@@ -8,9 +8,6 @@ that syncs it while the next is being written.
 from __future__ import annotations
 
 import abc
-import contextlib
-import io
-import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,191 +17,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from streamtrain import durable
-from streamtrain.errors import ConfigError, StreamtrainError
-from streamtrain.kernels.bags import gather_entries, pack_entries
-from streamtrain.store.manifest import MAX_BLOCK_ENTRIES, BagRun, Block, Shard
+from streamtrain.errors import StreamtrainError
+from streamtrain.store.entry_buffer import EntryBuffer
+from streamtrain.store.manifest import BagRun, Block, Shard
 from streamtrain.store.schema import StoredColumns, StoredFeatures
+from streamtrain.store.written_digests import ContentsDigest, HashingFile
 
 SHARD_BYTES = 128 << 20
 
 OnBlock = Callable[[npt.NDArray[Any]], None]
-
-
-class EntryBuffer:
-    """The entries of one bag in a block, row by row.
-
-    Parameters
-    ----------
-    n_rows : int
-        Most rows of a block.
-
-    Attributes
-    ----------
-    offsets : (n_rows + 1,) int64
-        Entries before each row that is there, and of all.
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        self.offsets = np.zeros(n_rows + 1, np.int64)
-        self.n_rows = 0
-        self._words = np.empty((1024, 2), np.int32)
-
-    @property
-    def n_entries(self) -> int:
-        """Entries of all rows."""
-        return int(self.offsets[self.n_rows])
-
-    @property
-    def words(self) -> npt.NDArray[np.int32]:
-        """The entries, (n_entries, 2) int32: codes, and the bits of float32 values."""
-        return self._words[: self.n_entries]
-
-    def clear(self) -> None:
-        """Begin a new block."""
-        self.n_rows = 0
-
-    def append(
-        self,
-        starts: npt.NDArray[np.int64],
-        counts: npt.NDArray[np.int64],
-        words: npt.NDArray[np.int32],
-    ) -> None:
-        """Append rows.
-
-        Parameters
-        ----------
-        starts, counts : (n,) int64
-            Where each row's entries begin in `words`, and how many there are.
-        words : (m, 2) int32
-        """
-        at = self.n_entries
-        needed = at + int(counts.sum())
-        if needed >= MAX_BLOCK_ENTRIES:
-            raise ConfigError(
-                f"a block would hold {needed:,} entries of text or lists, "
-                f"fewer than {MAX_BLOCK_ENTRIES:,} are possible",
-                where="--block-rows",
-                remedy="give fewer rows",
-            )
-        if needed > len(self._words):
-            grown = np.empty((max(needed, 2 * len(self._words)), 2), np.int32)
-            grown[:at] = self._words[:at]
-            self._words = grown
-        n = len(counts)
-        gather_entries(starts, counts, words, self._words[at:needed])
-        ends = self.offsets[self.n_rows + 1 : self.n_rows + n + 1]
-        np.cumsum(counts, out=ends)
-        ends += at
-        self.n_rows += n
-
-    def lengths(self) -> npt.NDArray[np.uint32]:
-        """Return the bytes of each row's entries, (n_rows,) uint32."""
-        return (8 * np.diff(self.offsets[: self.n_rows + 1])).astype(np.uint32)
-
-    def packed(self) -> npt.NDArray[np.int32]:
-        """Return the rows as they lie in a shard: the bytes of each, then its entries."""
-        out = np.empty(self.n_rows + 2 * self.n_entries, np.int32)
-        pack_entries(self.offsets[: self.n_rows + 1], self._words, out)
-        return out
-
-
-class ContentsDigest:
-    """xxh3-128 of the values of a split, as they are in memory before any format.
-
-    Of each block of a table in turn, each column's n values as 4 little-endian
-    bytes (float32 or int32), then for each bag the bytes of each row's entries and
-    the entries; of a block of arrays, each row's features and its targets. So it
-    depends on values, on the order of the rows, and for a table on the boundaries
-    of blocks.
-    """
-
-    def __init__(self) -> None:
-        self._digest = xxhash.xxh3_128()
-
-    def update(self, block: npt.NDArray[Any], bags: Sequence[EntryBuffer] = ()) -> None:
-        """Add a block, as `BlockWriter` holds it: its rows, or its columns, are contiguous."""
-        self._update(block)
-        for bag in bags:
-            self._digest.update(bag.lengths().data)
-            self._digest.update(np.ascontiguousarray(bag.words).data)
-
-    def _update(self, block: npt.NDArray[Any]) -> None:
-        if block.flags.c_contiguous:
-            self._digest.update(block.data)
-            return
-        for column in block:
-            self._digest.update(column.data)
-
-    def hexdigest(self) -> str:
-        """Return the digest of all blocks so far."""
-        return self._digest.hexdigest()
-
-
-class HashingFile(io.RawIOBase):
-    """An append-only file that digests what passes, for the file and for each block."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("xb", buffering=0)
-        self.path = path
-        self.position = 0
-        self.whole = xxhash.xxh3_128()
-        self.block = xxhash.xxh3_64()
-        self._kept = False
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def write(self, data: object) -> int:
-        """Append all of `data`."""
-        view = memoryview(data).cast("B")  # type: ignore[arg-type]
-        if self._file.closed:
-            return len(view)  # abandoned: Arrow still empties its buffer as it goes
-        rest = view
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self.whole.update(view)
-        self.block.update(view)
-        self.position += len(view)
-        return len(view)
-
-    def tell(self) -> int:
-        """Return the bytes so far."""
-        return self.position
-
-    def flush(self) -> None:
-        """Do nothing that was not done: Arrow calls this when it is closing, too."""
-        if not self._file.closed:
-            self._file.flush()
-
-    def finish(self) -> None:
-        """Sync and close.
-
-        Raises
-        ------
-        DiskError
-            If the disk is full or fails.
-        """
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-        except OSError as error:
-            raise durable.as_stream_error(error, self.path) from error
-
-    def keep_open(self) -> None:
-        """Leave the file open when Arrow lets go of it, until `finish`."""
-        self._kept = True
-
-    def close(self) -> None:
-        """Close the file, unless it was asked to stay open."""
-        if not self._file.closed and not self._kept:
-            # A full disk was reported already, by the write that met it.
-            with contextlib.suppress(OSError):
-                self._file.close()
-        super().close()
 
 
 class BlockWriter(abc.ABC):

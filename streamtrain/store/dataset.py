@@ -17,14 +17,8 @@ from msgspec import UNSET
 from streamtrain import durable
 from streamtrain.errors import ConfigError, CorruptShardError
 from streamtrain.store.formats import block_format
-from streamtrain.store.manifest import (
-    Block,
-    Manifest,
-    Part,
-    StoredBlock,
-    aligned,
-    read_manifest,
-)
+from streamtrain.store.manifest import Block, Manifest, Part, StoredBlock, aligned
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.schema import Schema
 
 IoMethod = Literal["pread", "mmap"]

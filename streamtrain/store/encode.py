@@ -49,6 +49,21 @@ class EncodedRows:
     exposure: Float32 | None
     bags: Bags
 
+    def take(self, chosen: npt.NDArray[np.bool_]) -> EncodedRows:
+        """Return some rows of those that have no bags, by a (n,) mask."""
+
+        def some(values: Float32 | None) -> Float32 | None:
+            return None if values is None else values[chosen]
+
+        return EncodedRows(
+            self.numeric[chosen],
+            self.codes[chosen],
+            some(self.target),
+            some(self.weight),
+            some(self.exposure),
+            no_bags(int(chosen.sum())),
+        )
+
 
 def encode_array(data: Any, features: ArrayFeatures, *, where: str = "rows") -> EncodedRows:
     """Return rows of an array as a model reads them.

@@ -18,6 +18,16 @@ import pyarrow.parquet as pq
 from streamtrain import durable
 from streamtrain.errors import OutputError, UsageError
 
+WIDE_COLUMNS = 64
+"""Parquet files of more columns are written in row groups of `GROUP_BYTES`: each column of each
+row group takes 2 KB of memory until the file is closed."""
+GROUP_BYTES = 16 << 20
+
+
+def waiting_bytes(path: Path, n_columns: int) -> int:
+    """Return the memory of rows that wait to be written, and are written."""
+    return 2 * GROUP_BYTES if path.suffix == ".parquet" and n_columns > WIDE_COLUMNS else 0
+
 
 class PredictionWriter:
     """Write predictions to a file that appears when it is complete.
@@ -59,6 +69,8 @@ class PredictionWriter:
         self._refuse_existing()
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._writer: Any = None
+        self._is_wide = path.suffix == ".parquet" and len(self._names) > WIDE_COLUMNS
+        self._waiting: list[pa.RecordBatch] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # What a killed process of the same number left is debris.
@@ -86,17 +98,34 @@ class PredictionWriter:
             for column in columns
         ]
         batch = pa.RecordBatch.from_arrays(arrays, names=self._names)
+        self._waiting.append(batch)
+        if self._is_wide and sum(b.nbytes for b in self._waiting) < GROUP_BYTES:
+            return
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
         try:
-            if self._writer is None:
-                self._writer = self._open(batch.schema)
-            self._writer.write_batch(batch)
+            if self._waiting:
+                if self._writer is None:
+                    self._writer = self._open(self._waiting[0].schema)
+                if self._is_wide:
+                    # One row group, whatever the pieces.
+                    self._writer.write_table(pa.Table.from_batches(self._waiting))
+                else:
+                    self._writer.write_batch(self._waiting[0])
         except OSError as error:
             raise durable.as_stream_error(error, self._path) from error
+        finally:
+            self._waiting = []
 
     def _open(self, schema: pa.Schema) -> Any:
         if self._path.suffix == ".csv":
             options = pa_csv.WriteOptions(include_header=True, quoting_style="needed")
             return pa_csv.CSVWriter(self._file, schema, write_options=options)
+        if self._is_wide:
+            return pq.ParquetWriter(
+                self._file, schema, use_dictionary=False, write_statistics=False
+            )
         return pq.ParquetWriter(self._file, schema)
 
     def close(self) -> None:
@@ -110,6 +139,7 @@ class PredictionWriter:
             If the disk is full or fails.
         """
         try:
+            self._write_waiting()
             if self._writer is None:
                 empty = pa.schema([pa.field(name, pa.float32()) for name in self._names])
                 self._writer = self._open(empty)

@@ -27,16 +27,11 @@ import pyarrow.parquet as pq
 
 from streamtrain import durable
 from streamtrain.errors import StreamtrainError
-from streamtrain.store.block_writer import (
-    SHARD_BYTES,
-    BlockWriter,
-    EntryBuffer,
-    HashingFile,
-    OnBlock,
-    shard_of,
-)
+from streamtrain.store.block_writer import SHARD_BYTES, BlockWriter, OnBlock, shard_of
+from streamtrain.store.entry_buffer import EntryBuffer
 from streamtrain.store.manifest import BagRun, Block
 from streamtrain.store.schema import StoredColumns
+from streamtrain.store.written_digests import HashingFile
 
 MAX_BLOCK_ROWS = 16_384
 """Arrow starts a new page after 20,000 rows; a block must be one page."""

@@ -12,22 +12,17 @@ import xxhash
 
 from streamtrain import durable
 from streamtrain.errors import ConfigError, StreamtrainError
-from streamtrain.store.block_writer import (
-    SHARD_BYTES,
-    BlockWriter,
-    EntryBuffer,
-    HashingFile,
-    OnBlock,
-    shard_of,
-)
+from streamtrain.store.block_writer import SHARD_BYTES, BlockWriter, OnBlock, shard_of
 from streamtrain.store.chunk_codecs import (
     MAX_BLOSC_BYTES,
     ChunkCodec,
     Compression,
     chunk_codec,
 )
+from streamtrain.store.entry_buffer import EntryBuffer
 from streamtrain.store.manifest import MAX_BLOCK_ROWS, BagRun, Block
 from streamtrain.store.schema import StoredColumns, StoredFeatures
+from streamtrain.store.written_digests import HashingFile
 from streamtrain.store.zarr_layout import (
     BagArray,
     ZarrArray,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
+
 from streamtrain.model.losses import CLASS_LOSSES, LOG_LINKS, guess_loss
 from streamtrain.store.schema import Schema, Target
 
@@ -122,6 +124,11 @@ def gradient_scale(target: Target, loss: str | None) -> float:
     name = loss or guess_loss(target.task)
     if name in LOG_LINKS:
         return 0.0
+    if not isinstance(target.outputs, msgspec.UnsetType):
+        # Of labels, the root of the mean over outputs: each has its share of ones.
+        shares = [s.mean for s in target.outputs]
+        labels = target.task == "labels" and name in CLASS_LOSSES
+        return 2.0 * math.sqrt(sum(p * (1.0 - p) for p in shares) / len(shares)) if labels else 1.0
     total = sum(target.counts)
     if name not in CLASS_LOSSES or total == 0:
         return 1.0

@@ -215,7 +215,7 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prefetch : int
         Windows filled while one trains, by a thread beside those that compute;
         each costs one window of memory. With 0 all threads fill a window, then all
-        compute, and the system fetches what comes next (docs/decisions/0011-reading.md).
+        compute, and the system fetches what comes next (docs/decisions/0010-reading.md).
     io : {"pread", "mmap"}
         How blocks are read.
     checkpoint_steps : int or None

@@ -46,7 +46,8 @@ def make_array(bench: Bench, n_bytes: int, block_rows: int) -> Path:
 
 def write_array(out: Path, n_bytes: int, block_rows: int) -> None:
     """Write the dataset with the store's own writer: there is nothing to parse."""
-    from streamtrain.store.manifest import FORMAT_VERSION, Manifest, write_manifest
+    from streamtrain.store.manifest import FORMAT_VERSION, Manifest
+    from streamtrain.store.manifest_file import write_manifest
     from streamtrain.store.schema import (
         ArrayFeatures,
         NumericStatistics,

@@ -15,7 +15,8 @@ from streamtrain.errors import CorruptShardError, ManifestError, NoInputError, S
 from streamtrain.library import open_dataset, train
 from streamtrain.reader.order import Cursor
 from streamtrain.store.formats import MAX_BLOCK_ROWS
-from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from streamtrain.store.manifest import MANIFEST_NAME, Manifest
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.faults.crashing import run_and_crash
 from tests.made import make_array_dataset, make_dataset

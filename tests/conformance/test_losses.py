@@ -9,7 +9,8 @@ from streamtrain.kernels.losses import LOSSES, N_SHAPE, log_exposure, loss_and_d
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
-from streamtrain.model.losses import LOG_LINKS, predictions, row_losses
+from streamtrain.model.losses import LOG_LINKS
+from streamtrain.model.predictions import predictions, row_losses
 from tests.kernels.linear_oracle import (
     batch_loss,
     kernel_steps,

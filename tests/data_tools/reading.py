@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 
 
 def read_split(folder, split):

@@ -12,7 +12,7 @@ from pyarrow import feather
 
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 
 N_ROWS = 700
 

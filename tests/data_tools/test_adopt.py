@@ -21,7 +21,8 @@ from streamtrain.errors import (
     StreamtrainError,
     UsageError,
 )
-from streamtrain.store.manifest import Manifest, read_manifest, write_manifest
+from streamtrain.store.manifest import Manifest
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.data_tools.tables import encoded, made_table, wide
 

@@ -248,9 +248,8 @@ def test_a_model_of_anndata_is_evaluated_on_it_and_wants_the_same_genes(tmp_path
     dataset = run(tmp_path, path, target="cell_type")
     list(train(dataset, out=tmp_path / "run", epochs=30, batch_size=10))
     model = load_model(tmp_path / "run")
-    found = model.evaluate_rows(
-        read_array_rows([str(path)], model.schema, files=ArrayFiles(with_target=True))
-    )
+    pieces = read_array_rows([str(path)], model.schema, files=ArrayFiles(with_target=True))
+    found = model.evaluate_rows(piece.rows for piece in pieces)
     assert found["rows"] == 120
     assert found["rows_without_target"] == 0
     assert found["accuracy"] > 0.7
@@ -525,8 +524,8 @@ def test_weights_count_when_raw_arrays_are_measured(tmp_path):
 
     def loss(*weights):
         given = ArrayFiles(targets=(files["y"],), weights=weights, with_target=True)
-        rows = read_array_rows([str(files["x"])], model.schema, files=given)
-        return model.evaluate_rows(rows)["loss"]
+        pieces = read_array_rows([str(files["x"])], model.schema, files=given)
+        return model.evaluate_rows(piece.rows for piece in pieces)["loss"]
 
     assert loss(files["w"]) == pytest.approx(model.evaluate_dataset(dataset, "train")["loss"])
     assert loss(files["w"]) != pytest.approx(loss())

@@ -18,7 +18,7 @@ from data_tools import source as source_module
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
 from streamtrain.errors import BudgetError
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.schema import FIRST_CODE
 from streamtrain.store.vocabulary import read_vocabulary
 from tests.data_tools.reading import read_all, read_split

@@ -5,7 +5,7 @@ import pytest
 
 import streamtrain as st
 from streamtrain.errors import ConfigError, UsageError
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from tests.data_tools.tables import made_table, run, write
 
 

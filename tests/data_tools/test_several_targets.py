@@ -12,7 +12,7 @@ from data_tools.several_targets import OutputsCounter, decide_outputs
 from streamtrain.errors import BudgetError, SourceError
 from streamtrain.library import open_dataset
 from streamtrain.memory import resident_bytes
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.data_tools.arrays import KINDS, legible, make, rows_of, write_array
 from tests.data_tools.groups import GROUPS, run, write_group
@@ -54,6 +54,8 @@ def test_targets_of_a_group_are_found(tmp_path, kind):
     for batch, _ in dataset.batches(7):
         np.testing.assert_array_equal(batch.target, batch.numeric[:, :1] * [1, 2, 3])
         np.testing.assert_array_equal(batch.weight, 1 + batch.numeric[:, 0] % 3)
+    found = dataset.schema.weight_statistics
+    assert (found.mean, found.minimum, found.maximum) == (2.0, 1.0, 3.0)
 
 
 def test_raw_values_may_have_targets_beside_them(tmp_path):

@@ -18,7 +18,7 @@ from data_tools.raw_rows import read_raw
 from streamtrain.cli.values import kind_option
 from streamtrain.errors import BudgetError
 from streamtrain.store.allocator import tame_allocators
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from tests.data_tools.reading import read_all
 from tests.data_tools.tables import (
     N_ROWS,

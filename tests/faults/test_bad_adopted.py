@@ -20,7 +20,7 @@ from streamtrain.errors import (
     SchemaError,
     SourceError,
 )
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.data_tools.tables import made_table
 from tests.end_to_end.command import refused, run

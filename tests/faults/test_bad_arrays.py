@@ -22,7 +22,7 @@ from streamtrain.errors import (
     StreamtrainError,
     UsageError,
 )
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from tests.data_tools.arrays import (
     N_ROWS,
     idx_bytes,

@@ -20,7 +20,7 @@ from streamtrain.errors import (
     SourceError,
     UsageError,
 )
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 
 GOOD = b"x,c,y\n" + b"".join(b"%d,k%d,%d\n" % (i, i % 3, i % 2) for i in range(400))
 

@@ -152,6 +152,7 @@ MODELS = {
     "no scales": lambda h: replaced(h, target_scales=UNSET),
     "no means": lambda h: replaced(h, target_means=UNSET),
     "neither": lambda h: replaced(h, target_means=UNSET, target_scales=UNSET),
+    "scales of one target": lambda h: with_target(replaced(h, target_means=UNSET), outputs=UNSET),
     "a scale of 0": lambda h: replaced(h, target_scales=(1.0, 0.0, 1.0)),
     "a scale below 0": lambda h: replaced(h, target_scales=(1.0, -2.0, 1.0)),
     "a loss of classes": lambda h: replaced(h, loss="softmax"),

@@ -7,7 +7,8 @@ import pytest
 from streamtrain.kernels.team import Team
 from streamtrain.model.architecture import Architecture
 from streamtrain.model.linear import LinearModel
-from streamtrain.model.losses import losses_of_several, predictions, row_losses
+from streamtrain.model.losses import losses_of_several
+from streamtrain.model.predictions import predictions, row_losses
 from tests.kernels.linear_oracle import (
     Problem,
     design,
@@ -126,6 +127,29 @@ def test_a_linear_model_of_targets_is_as_many_linear_models(loss, optimizer, wei
 
 
 @pytest.mark.parametrize("loss", LOSSES)
+def test_entries_of_bags_are_learnt_for_each_target(loss):
+    problem = with_targets(make_problem(loss, weighted=True, bag_sizes=(7, 30)))
+    settings = settings_of("adagrad", 0.0, 0.02)
+    found, *_ = kernel_steps(problem, settings, SIZE, RATES)
+    assert (found.reshape(-1, M)[-37:] != problem.start.reshape(-1, M)[-37:]).any(axis=0).all()
+    for m in range(M):
+        alone, *_ = kernel_steps(one_of(problem, m), settings, SIZE, RATES)
+        bound = limit(SIZE, len(RATES))
+        np.testing.assert_allclose(found.reshape(-1, M)[:, m], alone, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("model", ["mlp", "deepfm"])
+def test_a_network_of_bags_steps_along_the_gradient(model, loss):
+    problem = network_problem(model, loss, dims=(4, 4, 4), bag_sizes=(6,))
+    n = len(problem.rows.target)
+    expected = SeveralOracle(problem.architecture).gradient(problem.start, problem.rows, 0)
+    moved, *_ = network_steps(problem, settings_of("sgd"), n, [1.0])
+    bound = 3 * (8 * EPS * np.sqrt(1000) + EPS)
+    np.testing.assert_allclose(problem.start - moved, expected, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_one_two_and_three_threads_give_the_same_bits(loss):
     problem = with_targets(make_problem(loss, n_rows=1500, weighted=True, missing=True), 19)
     settings = settings_of("adagrad", 0.001, 0.02)
@@ -155,7 +179,7 @@ NETWORKS = {
 }
 
 
-def network_problem(model, loss, *, n_rows=37, m=3, weighted=False, **changes):
+def network_problem(model, loss, *, n_rows=37, m=3, weighted=False, dims=(4, 4), **changes):
     factors = model in {"fm", "deepfm"}
     problem = make_network_problem(
         NETWORKS[model],
@@ -163,7 +187,7 @@ def network_problem(model, loss, *, n_rows=37, m=3, weighted=False, **changes):
         n_rows=n_rows,
         columns=("standard",) * 2,
         cardinalities=(3, 5),
-        dims=(4, 4),
+        dims=dims,
         vector_dim=4 if factors else 0,
         linear=model != "mlp",
         weighted=weighted,

@@ -13,7 +13,8 @@ from streamtrain.model.architecture import (
     plan_architecture,
 )
 from streamtrain.model.linear import LinearLayout, scratch_bytes
-from streamtrain.model.losses import class_values, guess_loss, predictions, row_losses
+from streamtrain.model.losses import class_values, guess_loss
+from streamtrain.model.predictions import predictions, row_losses
 from tests.kernels.linear_oracle import losses_and_deltas
 from tests.made import make_dataset
 

@@ -20,9 +20,8 @@ from streamtrain.model.losses import (
     LossSettings,
     balanced_weights,
     class_values,
-    predictions,
-    row_losses,
 )
+from streamtrain.model.predictions import predictions, row_losses
 from streamtrain.train.settings import TrainSettings
 from tests.made import make_dataset, statistics
 

@@ -285,3 +285,14 @@ def test_memory_stays_within_the_plan_for_any_number_of_outputs():
         labels = plan_output_metrics_bytes("labels", m, auc_rows=10**6)
         assert values < 16 << 20
         assert (labels > values) == (m <= 32)
+
+
+@pytest.mark.parametrize("kind", ["values", "labels"])
+def test_rows_of_weight_0_change_nothing_but_their_count(kind):
+    predicted, target, losses, weight = made(kind, 9000, 7, weighted=True)
+    weight[0] = 0
+    target[0] += 0 if kind == "labels" else 1e6
+    counts = weight > 0
+    found = measured(kind, (predicted, target, losses, weight))
+    kept = measured(kind, tuple(part[counts] for part in (predicted, target, losses, weight)))
+    assert found == kept | {"rows": 9000}

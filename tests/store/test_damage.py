@@ -6,7 +6,8 @@ import xxhash
 
 from streamtrain.errors import CorruptShardError, ManifestError, NoInputError, StreamtrainError
 from streamtrain.library import open_dataset
-from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from streamtrain.store.manifest import MANIFEST_NAME, Manifest
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 from streamtrain.store.verify import verify_dataset
 from tests.made import make_dataset
 from tests.reader.reading import damage, read_all

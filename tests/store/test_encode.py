@@ -9,7 +9,7 @@ from data_tools.options import IngestOptions
 from data_tools.raw_rows import read_encoded, read_raw
 from streamtrain.errors import SchemaError
 from streamtrain.store.encode import Encoder
-from streamtrain.store.manifest import read_manifest
+from streamtrain.store.manifest_file import read_manifest
 from streamtrain.store.vocabulary import read_vocabulary
 from tests.data_tools.reading import read_split
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from streamtrain.errors import ManifestError
-from streamtrain.store.block_writer import ContentsDigest
-from streamtrain.store.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from streamtrain.store.manifest import MANIFEST_NAME
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 from streamtrain.store.schema import StoredColumns
 from streamtrain.store.shards import ShardWriter
+from streamtrain.store.written_digests import ContentsDigest
 from tests.made import make_dataset
 
 

@@ -3,10 +3,12 @@ import os
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
 from streamtrain.errors import DiskError, OutputError, UsageError
+from streamtrain.store import predictions
 from streamtrain.store.predictions import PredictionWriter
 
 
@@ -70,3 +72,26 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 def test_another_ending_is_refused(tmp_path):
     with pytest.raises(UsageError):
         PredictionWriter(tmp_path / "p.txt", ["v"])
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_many_columns_are_gathered_to_row_groups_whatever_the_pieces(tmp_path, monkeypatch, ending):
+    monkeypatch.setattr(predictions, "GROUP_BYTES", 65 * 8 * 100)
+    names = [f"p{m}" for m in range(65)]
+    values = np.arange(65 * 1030.0).reshape(65, 1030)
+    with PredictionWriter(tmp_path / f"p.{ending}", names) as writer:
+        for first in range(0, 1030, 7):
+            writer.write(list(values[:, first : first + 7]))
+    if ending == "csv":
+        found = pa.csv.read_csv(tmp_path / "p.csv")
+    else:
+        file = pq.ParquetFile(tmp_path / "p.parquet")
+        rows = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        assert rows == [105] * 9 + [85]
+        found = file.read()
+    assert found.column_names == names
+    for name, expected in zip(names, values, strict=True):
+        np.testing.assert_array_equal(found[name].to_numpy(), expected)
+    path = tmp_path / f"p.{ending}"
+    assert (predictions.waiting_bytes(path, 65) > 0) == (ending == "parquet")
+    assert predictions.waiting_bytes(path, 64) == 0

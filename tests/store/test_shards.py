@@ -6,9 +6,9 @@ import pytest
 
 from streamtrain.errors import StreamtrainError
 from streamtrain.store import shards
-from streamtrain.store.block_writer import HashingFile
 from streamtrain.store.dataset import open_dataset
 from streamtrain.store.shards import MAX_BLOCK_ROWS, ShardWriter
+from streamtrain.store.written_digests import HashingFile
 from tests.made import make_dataset
 
 

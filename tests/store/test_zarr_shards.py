@@ -17,7 +17,8 @@ from streamtrain import library
 from streamtrain.errors import ConfigError, CorruptShardError, ManifestError, StreamtrainError
 from streamtrain.store.chunk_codecs import chunk_codec
 from streamtrain.store.dataset import open_dataset
-from streamtrain.store.manifest import MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from streamtrain.store.manifest import MANIFEST_NAME, Manifest
+from streamtrain.store.manifest_file import read_manifest, write_manifest
 from streamtrain.store.schema import StoredColumns, StoredFeatures
 from streamtrain.store.zarr_layout import crc32c, plan_arrays
 from streamtrain.store.zarr_shards import ZarrWriter

@@ -8,13 +8,16 @@ import streamtrain as st
 from data_tools.ingest import ingest
 from data_tools.options import IngestOptions
 from streamtrain.errors import ConfigError, DivergedError, SchemaError, StoppedError
+from streamtrain.kernels.team import Team
 from streamtrain.library import open_dataset
 from streamtrain.model.architecture import Architecture, plan_architecture
 from streamtrain.model.evaluation import Evaluation
+from streamtrain.model.linear import LinearModel, layout_of, scratch_bytes
 from streamtrain.model.losses import LossSettings, losses_of_several
 from streamtrain.model_file import load_model_file
 from streamtrain.predict import load_model
 from streamtrain.scoring import scoring_rows
+from streamtrain.train.defaults import gradient_scale
 from streamtrain.train.plan import plan_memory
 from streamtrain.train.settings import Resources, TrainSettings
 from tests.train.training import done, events_of, same, step_by_step, stop_after
@@ -179,6 +182,25 @@ def test_a_constant_output_is_learnt_as_it_is(tmp_path):
     assert np.isfinite(last["valid"]["r2"])
 
 
+def test_defaults_know_how_often_labels_are_there(datasets):
+    values, labels = datasets["values"].schema.target, datasets["labels"].schema.target
+    assert gradient_scale(values, None) == 1.0
+    assert gradient_scale(labels, "squared") == 1.0
+    # It does not fit, and is refused later.
+    assert gradient_scale(values, "logistic") == 1.0
+    shares = np.array(labels.counts) / datasets["labels"].n_rows("train")
+    expected = 2 * np.sqrt((shares * (1 - shares)).mean())
+    assert gradient_scale(labels, None) == pytest.approx(expected)
+    # As of a binary target, where every output is as frequent.
+    one = labels.outputs[0]
+    same = msgspec.structs.replace(labels, outputs=(one,) * 3)
+    n = round(one.count * one.mean)
+    binary = msgspec.structs.replace(
+        labels, task="binary", outputs=msgspec.UNSET, counts=(one.count - n, n)
+    )
+    assert gradient_scale(same, None) == pytest.approx(gradient_scale(binary, "logistic"))
+
+
 def plan_of(dataset, budget, batch_size=16, **resources):
     architecture = plan_architecture(dataset.schema, model="linear", loss=None)
     settings = TrainSettings(loss=architecture.loss, batch_size=batch_size)
@@ -205,6 +227,18 @@ def test_memory_of_many_targets_is_in_the_plan(tmp_path):
     assert with_it > scoring_rows(m) * m * 32
     with pytest.raises(ConfigError, match="memory"):
         plan_of(dataset, 130 << 20)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_scratch_of_targets_is_what_the_plan_counts(datasets, n_threads):
+    architecture = plan_architecture(datasets["values"].schema, model="linear", loss=None)
+    with Team(n_threads) as team:
+        model = LinearModel(architecture, team, batch_size=100)
+    left_out = {"_mean", "_scale", "_first_row"}
+    arrays = {k: a for k, a in vars(model).items() if isinstance(a, np.ndarray)}
+    held = sum(a.nbytes for k, a in arrays.items() if k not in left_out)
+    layout = layout_of(architecture)
+    assert scratch_bytes(layout, batch_size=100, n_threads=n_threads) == held
 
 
 def written_narrow(folder):
