@@ -21,7 +21,7 @@ import xxhash
 
 from data_tools.npy_header import NpyHeader, check_size, read_at, read_npy_header
 from data_tools.source import SourceEnd
-from data_tools.stored_file import StoredFile
+from data_tools.stored_file import StoredFile, changed
 from streamtrain import durable
 from streamtrain.errors import SourceError
 
@@ -107,6 +107,8 @@ class _FileSource(abc.ABC):
                 self._end = stream.finish()
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError("damaged or cut short", where=self.name) from error
+        except FileNotFoundError as error:
+            raise changed(self.name) from error
         except OSError as error:
             raise durable.as_read_error(error, self._path) from error
 
@@ -210,6 +212,8 @@ class FortranSource:
                     digest.advance(self._stored.n_bytes * (first + n) // total)
                     yield np.ascontiguousarray(rows)
                 self._end = digest.end()
+        except FileNotFoundError as error:
+            raise changed(self.name) from error
         except OSError as error:
             raise durable.as_read_error(error, self._stored.path) from error
 

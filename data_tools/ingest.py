@@ -32,6 +32,7 @@ from data_tools.pass_one import NotNumbersError, PassOne, PassOneResult
 from data_tools.pass_two import Remap, write_shards
 from data_tools.rejects import RejectFile
 from data_tools.report import IngestReport, Listener
+from data_tools.source import NUMBERS_ALONE
 from data_tools.sources import left_out
 from data_tools.sql_source import SHARE
 from data_tools.target import decide_task
@@ -223,6 +224,9 @@ class _Ingest:
         )
         self._draw = draw
         declared = {*roles.numeric, *(n for n in (roles.weight, roles.exposure) if n)}
+        # Formats that have numbers only: what is none makes its row a bad one.
+        fields = inputs.sources[0].fields
+        declared |= {f.name for f in fields if f.told == NUMBERS_ALONE}
         try:
             first = PassOne(
                 inputs.sources,

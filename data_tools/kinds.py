@@ -86,6 +86,17 @@ class Place:
     constants: Mapping[str, str | None] = field(default_factory=dict)
     ending: SourceEnd | None = None
 
+    def __post_init__(self) -> None:
+        # A name of a file may be any bytes, and is kept in the manifest.
+        told = {name: value and storable(value) for name, value in self.constants.items()}
+        object.__setattr__(self, "name", storable(self.name))
+        object.__setattr__(self, "constants", {storable(name): told[name] for name in told})
+
+
+def storable(name: str) -> str:
+    """Return a file's name, with escapes for bytes that are not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
 
 Opener = Callable[[Place, SourceOptions], Source]
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_tools.source import PIECE_BYTES, SourceEnd
 from data_tools.stored_file import READ_ERRORS, StoredFile, as_source_error
+from data_tools.table_pieces import longest
 from data_tools.table_source import SAMPLE_ROWS, TableBatch, TableReader
 from streamtrain.errors import SourceError
+from streamtrain.store.arrow_cells import is_text
 
 _STREAM_BYTES = 64 << 10
 """Read at a time of each column: without it Arrow loads the columns of a whole row group."""
@@ -19,6 +23,7 @@ _MAX_BATCH_ROWS = 65_536
 _TEXT_BYTES = 32
 """Taken for a cell of text where the file keeps a dictionary and its size tells little."""
 _SAMPLE_GROUPS = 8
+_PROBE_ROWS = 64
 
 
 class ParquetReader(TableReader):
@@ -52,9 +57,15 @@ class ParquetReader(TableReader):
         except READ_ERRORS as error:
             raise as_source_error(error, name, "not a Parquet file, or cut short") from error
 
-    def _open(self) -> pq.ParquetFile:
+    def _open(self, kept: pq.ParquetFile | None = None, shared: Sequence[str] = ()) -> Any:
+        """Open the file; texts of the columns `shared` stay in their dictionaries."""
         return pq.ParquetFile(
-            self._stored.path, memory_map=False, pre_buffer=False, buffer_size=_STREAM_BYTES
+            self._stored.path,
+            metadata=None if kept is None else kept.metadata,
+            read_dictionary=list(shared),
+            memory_map=False,
+            pre_buffer=False,
+            buffer_size=_STREAM_BYTES,
         )
 
     def batches(self, columns: Sequence[str]) -> Iterator[TableBatch]:
@@ -91,9 +102,45 @@ class ParquetReader(TableReader):
     def _group(
         self, file: pq.ParquetFile, group: int, n_rows: int, columns: Sequence[str]
     ) -> Iterator[pa.RecordBatch]:
-        return iter(
-            file.iter_batches(n_rows, row_groups=[group], columns=list(columns), use_threads=False)
-        )
+        shared = self._shared(file, group, n_rows, columns)
+        with ExitStack() as stack:
+            if shared:
+                file = stack.enter_context(self._open(file, shared))
+            yield from file.iter_batches(
+                n_rows, row_groups=[group], columns=list(columns), use_threads=False
+            )
+
+    def _shared(
+        self, file: pq.ParquetFile, group: int, n_rows: int, columns: Sequence[str]
+    ) -> list[str]:
+        """Return columns of text that must stay in their dictionaries.
+
+        A dictionary of one megabyte may stand for gigabytes, of which nothing in the
+        footer tells. Where nearly all of a column is one, that is no slower; elsewhere
+        it is, and only done if a text of the dictionary is long.
+        """
+        told = file.metadata.row_group(group)
+        wanted = set(columns)
+        texts = {f.name for f in self.schema if f.name in wanted and is_text(f.type)}
+        shared: list[str] = []
+        unsure: list[str] = []
+        for c in range(told.num_columns if texts else 0):
+            chunk = told.column(c)
+            name = chunk.path_in_schema
+            if name in texts and chunk.has_dictionary_page:
+                pure = chunk.total_uncompressed_size <= 3 * chunk.num_values
+                (shared if pure else unsure).append(name)
+        if unsure:
+            with self._open(file, unsure) as probe:
+                first = next(
+                    probe.iter_batches(
+                        _PROBE_ROWS, row_groups=[group], columns=unsure, use_threads=False
+                    ),
+                    None,
+                )
+                if first is not None:
+                    shared += [n for n in unsure if n_rows * longest(first.column(n)) > PIECE_BYTES]
+        return shared
 
     def _batch_rows(self, file: pq.ParquetFile, columns: Sequence[str]) -> int:
         """Return rows that take a few megabytes by what the footer tells."""

@@ -26,6 +26,10 @@ FieldKind = Literal["found", "number", "text", "time", "bag", "other"]
 FieldRole = Literal["", "target", "aside"]
 
 
+NUMBERS_ALONE = "number"
+"""The type of a field of text whose format has nothing but numbers."""
+
+
 @dataclass(frozen=True)
 class Field:
     """A column of a source.

@@ -56,6 +56,8 @@ def expand(names: Sequence[str], *, any_ending: bool = False) -> list[Place]:
             if any(place.name == "-" for place in found):
                 raise UsageError("standard input can be read once", where="-")
             found.append(Place(path, name))
+        elif path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+            raise NoInputError("a directory that cannot be read", where=name)
         elif is_zarr(path):
             found.append(Place(path, name))
         elif path.is_dir():

@@ -54,14 +54,14 @@ class StoredFile:
         try:
             now = self.path.stat()
         except OSError as error:
-            raise _changed(self.name) from error
+            raise changed(self.name) from error
         kept = self._status
         if (now.st_ino, now.st_size, now.st_mtime_ns) != (
             kept.st_ino,
             kept.st_size,
             kept.st_mtime_ns,
         ):
-            raise _changed(self.name)
+            raise changed(self.name)
 
     def digest(self) -> FileDigest:
         """Return a digest that is fed as far as reading has come."""
@@ -81,6 +81,8 @@ class FileDigest:
         self._at = 0
         try:
             self._file = stored.path.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise changed(stored.name) from error
         except OSError as error:
             raise as_source_error(error, stored.name) from error
 
@@ -109,7 +111,7 @@ class FileDigest:
         self.advance(self._stored.n_bytes)
         self._stored.check()
         if self._at != self._stored.n_bytes:
-            raise _changed(self._stored.name)
+            raise changed(self._stored.name)
         return SourceEnd(self._at, self._digest.hexdigest())
 
     def __enter__(self) -> FileDigest:
@@ -124,7 +126,8 @@ class FileDigest:
         self._file.close()
 
 
-def _changed(name: str) -> SourceError:
+def changed(name: str) -> SourceError:
+    """Return the error for a file that is not what it was when it was opened first."""
     return SourceError(
         "changed while it was being read",
         where=name,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from data_tools.entry_cells import MAX_ROW_ENTRIES, EntryRoom
 from data_tools.source import (
+    NUMBERS_ALONE,
     Field,
     Piece,
     PieceBuffer,
@@ -39,6 +40,12 @@ _REASONS = {
     svm_rows.VALUE: "a value that is not a finite number",
     svm_rows.TOO_MANY: f"more than {MAX_ROW_ENTRIES:,} values",
     svm_rows.NOT_UTF8: "not UTF-8",
+    svm_rows.LABELS: "a label with a comma: several labels are not read from libsvm",
+}
+_REMEDIES = {
+    svm_rows.ZERO_INDEX: "write it with indices from 1: zero_based=False in scikit-learn",
+    svm_rows.OUT_OF_ORDER: "write it with indices from 1, ascending in each line",
+    svm_rows.LABELS: "write one label, or several targets to a .npy beside an array",
 }
 
 
@@ -85,7 +92,7 @@ class SvmSource(TextSource):
             raise SourceError(
                 _REASONS[int(state[svm_rows.S_FAULT])],
                 where=f"{self._name}, line {state[svm_rows.S_FAULT_LINE]}",
-                remedy="write it with indices from 1, ascending in each line",
+                remedy=_REMEDIES[int(state[svm_rows.S_FAULT])],
             )
         width = int(state[svm_rows.S_WIDTH]) if self._declared is None else self._declared
         if width >= MAX_BAG_CODES:
@@ -106,7 +113,7 @@ class SvmSource(TextSource):
         if self.sparse:
             entries = Field(ENTRIES, "bag", "indices", width + 1, row_entries=self._row_entries)
             return (*found, entries)
-        return (*found, *(Field(str(i), "number", "a number") for i in range(1, width + 1)))
+        return (*found, *(Field(str(i), "number", NUMBERS_ALONE) for i in range(1, width + 1)))
 
     def widen(self, width: int) -> None:
         """Take the columns up to a greater index too: all 0, as in a file beside this one."""

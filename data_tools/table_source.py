@@ -28,6 +28,7 @@ from data_tools.source import (
     Rejection,
     SourceEnd,
 )
+from data_tools.table_pieces import cut
 from streamtrain.errors import SourceError
 from streamtrain.store.arrow_cells import (
     MAX_CELL_BYTES,
@@ -45,8 +46,6 @@ from streamtrain.store.cells import Cells, constant_cells
 from streamtrain.store.string_table import TextCells
 
 MAX_COLUMNS = 100_000
-_ENTRY_BYTES = 12
-"""Of an entry of a list: its key and value."""
 _NAMELESS = re.compile(r"__index_level_\d+__")
 _MAX_METADATA_BYTES = 16 << 20
 SAMPLE_ROWS = 1024
@@ -281,12 +280,7 @@ class TableSource:
         """Yield the rows in order, a few megabytes at a time."""
         bags = {f.name for f in self.fields if f.kind == "bag"}.intersection(wanted)
         for batch in self._reader.batches(self._columns(wanted)):
-            n, n_bytes = batch.rows.num_rows, max(batch.rows.nbytes, 1)
-            # Items of lists may take a byte, and an entry takes more.
-            n_bytes = max(n_bytes, _ENTRY_BYTES * sum(_n_items(batch.rows, bag) for bag in bags))
-            step = max(n if n_bytes <= PIECE_BYTES else n * PIECE_BYTES // n_bytes, 1)
-            for start in range(0, n, step):
-                rows = batch.rows.slice(start, step)
+            for rows in cut(batch.rows, sorted(bags)):
                 yield Piece(index, take(), 0, rows.nbytes, batch.n_bytes, batch=rows)
 
     def end(self) -> SourceEnd:
@@ -309,7 +303,8 @@ class TableSource:
         """Yield records from a few places."""
         splitter = self.splitter(wanted, max_cells=PIECE_BYTES // 8)
         for rows in self._reader.sample(self._columns(wanted), n_places):
-            yield from splitter.split(Piece(0, PieceBuffer(0), 0, rows.nbytes, 0, batch=rows))
+            for part in cut(rows):
+                yield from splitter.split(Piece(0, PieceBuffer(0), 0, part.nbytes, 0, batch=part))
 
 
 class TableSplitter:
@@ -410,15 +405,6 @@ class TableSplitter:
         return cells_of(columns[column], null=self._null)
 
 
-def _n_items(rows: pa.RecordBatch, name: str) -> int:
-    """Return the items of a column's lists, those of null ones included."""
-    column = plain(rows.column(name))
-    if pa.types.is_fixed_size_list(column.type):
-        return len(column) * int(column.type.list_size)
-    ends = column.offsets
-    return int(ends[-1].as_py() - ends[0].as_py())
-
-
 def _as_json(rows: pa.RecordBatch, i: int) -> bytes:
     """Return a row as JSON: the verbatim row of a file that is no text."""
     found: dict[str, Any] = {}
@@ -427,7 +413,8 @@ def _as_json(rows: pa.RecordBatch, i: int) -> bytes:
         try:
             found[name] = value.as_py()
         except UnicodeDecodeError:
-            found[name] = bytes(value.as_buffer()).decode(errors="backslashreplace")
+            text = value.value if isinstance(value, pa.DictionaryScalar) else value
+            found[name] = bytes(text.as_buffer()).decode(errors="backslashreplace")
         except ValueError:  # nanoseconds want pandas
             found[name] = value.cast(pa.string()).as_py()
     return json.dumps(found, default=str, ensure_ascii=False).encode("utf-8", "backslashreplace")

@@ -104,6 +104,13 @@ def decide_task(
     if is_text:
         return _decide_text(counter, column, positive)
     counts = counter.counts
+    if counts is not None and len(counts) == 1 and _hides_others(counter):
+        raise SchemaError(
+            f"the target {column!r} holds whole numbers from {_spell(counter.low)} on, beyond "
+            "2^53, where float32 cannot tell them apart",
+            where="--target",
+            remedy=f"subtract an offset from it, or give --categorical {column}",
+        )
     if counts is not None and len(counts) == 1 and counter.low < counter.high:
         raise SchemaError(
             f"the target {column!r} holds {counter.low!r} to {counter.high!r}, "
@@ -214,6 +221,11 @@ def _positive_last(classes: list[str], column: str, positive: str | None) -> lis
         )
     order.append(order.pop(classes.index(positive)))
     return order
+
+
+def _hides_others(counter: TargetCounter) -> bool:
+    """Return whether the one value may be several, which float64 rounded already."""
+    return counter.low == counter.high and abs(counter.low) >= 2.0**53
 
 
 def _few_integers(counts: dict[float, int]) -> bool:

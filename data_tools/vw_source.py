@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.entry_cells import MAX_ROW_ENTRIES, EntryRoom
-from data_tools.source import Field, Piece, PieceBuffer, Records, SourceEnd
+from data_tools.source import NUMBERS_ALONE, Field, Piece, PieceBuffer, Records, SourceEnd
 from data_tools.text_source import BUFFER_BYTES, TEXT_BYTES, TextSource
 from streamtrain.errors import SourceError
 from streamtrain.kernels import vw_rows
@@ -83,7 +83,7 @@ class VwSource(TextSource):
         self.entries = dict(entries)
         return (
             Field("label", role="target"),
-            Field("importance", "number", "a number", role="aside"),
+            Field("importance", "number", NUMBERS_ALONE, role="aside"),
             Field("tag", "text", role="aside"),
             *(
                 Field(column_of(name), "bag", "features", row_entries=mean)

@@ -38,8 +38,10 @@ def as_stream_error(error: OSError, path: Path | str) -> StreamtrainError:
 
 
 def as_read_error(error: OSError, path: Path | str) -> StreamtrainError:
-    """Return the error for an input that is there and cannot be read."""
+    """Return the error for an input that cannot be read, or is not there any more."""
     text = error.strerror or str(error)
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return NoInputError("no such file", where=str(path))
     if error.errno in {errno.EACCES, errno.EPERM}:
         return NoInputError(f"cannot be read: {text}", where=str(path))
     return DiskError(text, where=str(path))

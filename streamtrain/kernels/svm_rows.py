@@ -14,11 +14,11 @@ from streamtrain.kernels._jit import inline, kernel
 from streamtrain.kernels.csv_rows import is_utf8
 from streamtrain.kernels.entry_rows import E_BAG, E_ROW, E_START, E_STOP, LF, end_of_line, is_blank
 
-GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE, VALUE, TOO_MANY, NOT_UTF8 = range(8)
+GOOD, MALFORMED, ZERO_INDEX, OUT_OF_ORDER, TOO_LARGE, VALUE, TOO_MANY, NOT_UTF8, LABELS = range(9)
 # Of the state of a scan.
 S_WIDTH, S_QUERY, S_LINES, S_FAULT, S_FAULT_LINE, S_ROWS, S_ENTRIES = range(7)
 N_STATE = 7
-_HASH, _COLON, _ZERO_DIGIT = 35, 58, 48
+_HASH, _COMMA, _COLON, _ZERO_DIGIT = 35, 44, 58, 48
 _MAX_INDEX = 1 << 31
 
 
@@ -107,6 +107,10 @@ def scan_svm_rows(data, begin, end, state):
             if first_token:
                 first_token = False
                 state[S_ROWS] += 1
+                for k in range(low, i):
+                    if data[k] == _COMMA and state[S_FAULT] == GOOD:
+                        state[S_FAULT] = LABELS
+                        state[S_FAULT_LINE] = state[S_LINES]
                 continue
             if colon < 0:
                 continue  # the row is malformed: splitting says so

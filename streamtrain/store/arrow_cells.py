@@ -89,7 +89,8 @@ def plain(array: pa.Array) -> pa.Array:
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
         elif pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+            # Arrow takes no views by their place.
+            array = without_views(array).dictionary_decode()
         elif pa.types.is_run_end_encoded(array.type):
             array = pc.run_end_decode(array)
         else:
@@ -213,19 +214,26 @@ def check_array(array: pa.Array, name: str, source: str, reasons: dict[int, str]
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:
-        if not is_text(array.type):
+        if not is_text(plain_type(array.type)):
             raise _damaged(source, name, error) from error
         # Sound but for what its bytes spell?
-        array = array.view(
-            pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary()
-        )
+        array = _as_bytes(array)
         try:
             array.validate(full=True)
         except pa.ArrowInvalid as worse:
             raise _damaged(source, name, worse) from worse
-    if pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type):
-        _find_not_utf8(array, reasons)
+    told = plain_type(array.type)
+    if pa.types.is_binary(told) or pa.types.is_large_binary(told):
+        _find_not_utf8(plain(array), reasons)
     return array
+
+
+def _as_bytes(array: pa.Array) -> pa.Array:
+    """Return texts, or a dictionary of them, as bytes that may spell anything."""
+    if pa.types.is_dictionary(array.type):
+        values = _as_bytes(array.dictionary)
+        return pa.DictionaryArray.from_arrays(array.indices, values, safe=False)
+    return array.view(pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary())
 
 
 def _find_not_utf8(array: pa.Array, reasons: dict[int, str]) -> None:
