@@ -226,6 +226,15 @@ KINDS: dict[str, Kind] = {
 """Every kind of source: another one is a module and a row here."""
 
 
+_NOT_READ = {
+    b"\xfd7zXZ\0": ("compressed by xz", "decompress it first"),
+    b"7z\xbc\xaf'\x1c": ("a 7z archive", "unpack it first"),
+    b"PARE": ("encrypted Parquet", "decrypt it first"),
+    b"FEA1": ("Feather of version 1", "write it as version 2"),
+}
+"""First bytes of what people have, and how each could be read."""
+
+
 def kind_of_file(path: Path, name: str) -> str:
     """Return the kind of a file: by its first bytes, then by its ending, else CSV."""
     if is_zarr(path):
@@ -235,6 +244,11 @@ def kind_of_file(path: Path, name: str) -> str:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise durable.as_read_error(error, name) from error
+    for magic, (what, remedy) in _NOT_READ.items():
+        if head.startswith(magic):
+            raise SourceError(f"{what}, which is not read", where=name, remedy=remedy)
+    if head.startswith(NPZ_MAGIC) and not name.lower().endswith(".npz"):
+        raise SourceError("a ZIP archive, which is not read", where=name, remedy="unzip it first")
     found = kind_of_head(head) or kind_of_name(name)
     if found is not None:
         return found

@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import warnings
 
 import numpy as np
@@ -191,3 +192,20 @@ def test_rows_of_an_array_with_an_infinite_value_have_no_prediction(tmp_path):
     np.testing.assert_array_equal(found[kept], model.predict(x)[kept])
     with pytest.raises(SchemaError):
         model.predict(x[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "what"),
+    [
+        ("a.csv.xz", lzma.compress(b"x,y\n1,0\n2,1\n"), "compressed by xz"),
+        ("a.zip", b"PK\x03\x04" + bytes(30), "a ZIP archive"),
+        ("a.parquet", b"PARE" + bytes(30), "encrypted Parquet"),
+        ("a.feather", b"FEA1" + bytes(30), "Feather of version 1"),
+        ("a.7z", b"7z\xbc\xaf\x27\x1c" + bytes(30), "a 7z archive"),
+    ],
+)
+def test_what_is_sound_and_not_read_is_told_from_what_is_damaged(tmp_path, name, head, what):
+    (tmp_path / name).write_bytes(head)
+    with pytest.raises(SourceError, match=f"{what}, which is not read") as caught:
+        read(tmp_path, tmp_path / name)
+    assert caught.value.remedy
