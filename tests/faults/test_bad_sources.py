@@ -196,7 +196,7 @@ def test_targets_of_another_length_are_refused(tmp_path):
     np.save(tmp_path / "y.npy", np.zeros(5))
     options = {"target": "target", "target_file": tmp_path / "y.npy"}
     line = refused(tmp_path, npy(tmp_path, np.zeros((4, 2))), **options)
-    assert "of shape (5,), expected (4,) or (4, M) for as many rows as" in line
+    assert "of shape (5,), expected (4,) for as many rows as" in line
 
 
 def test_an_npz_without_one_table_is_refused(tmp_path):
