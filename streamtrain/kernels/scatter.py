@@ -10,10 +10,13 @@ _TILE_ROWS, _LEAST_ROWS = 256, 64
 _TILE_BYTES = 512 << 10
 
 
-@inline
-def tile_rows(row_bytes):
+def tile_rows(row_bytes: int) -> int:
     """Return the rows that `scatter_block` turns at a time: enough to be fast, few for a cache."""
     return max(_LEAST_ROWS, min(_TILE_ROWS, _TILE_BYTES // max(row_bytes, 1)))
+
+
+# Of its own: who plans memory must not wait for a compiler.
+_tile_rows = inline(tile_rows)
 
 
 @kernel
@@ -49,7 +52,7 @@ def scatter_block(
     n_fields = codes.shape[1]
     header = stride - 4 * n_rows
     bad = -1
-    most = tile_rows(4 * (n_numeric + n_fields))
+    most = _tile_rows(4 * (n_numeric + n_fields))
     tile_numeric = np.empty((most, n_numeric), np.float32)
     tile_codes = np.empty((most, n_fields), np.int32)
     for begin in range(0, n_rows, most):

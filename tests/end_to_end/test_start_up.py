@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from tests.end_to_end.command import environment, run
+from tests.made import make_dataset
 
 CODE = """
 import sys
@@ -23,6 +24,29 @@ sys.exit(f"{{code}} {{sorted(heavy)}}" if code or heavy else 0)
 def test_help_imports_nothing_heavy(args):
     done = subprocess.run(
         [sys.executable, "-c", CODE.format(args=args)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+OPENS = """
+import sys
+from streamtrain.library import open_dataset
+from streamtrain.kernels._jit import compile_seconds
+open_dataset(sys.argv[1])
+sys.exit(f"compiled for {compile_seconds()} s" if compile_seconds() else 0)
+"""
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "zarr"])
+def test_opening_a_dataset_compiles_nothing(tmp_path, file_format):
+    folder = make_dataset(tmp_path / "ds", file_format=file_format)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENS, str(folder)],
         env=environment(),
         capture_output=True,
         text=True,
