@@ -7,7 +7,8 @@ layer: nothing dies after a fork and nothing aborts on a second thread.
 
 Compiled code is cached in a private directory (mode 0700) of the user's,
 because Numba's cache files are pickles: whoever writes them runs code as us.
-Its name holds a digest of all kernels, so a new version never meets old code.
+Its name holds a digest of all kernels and of where they lie, so a new version never
+meets old code.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# No reassociation across results that must match, but NaN and infinity stay
-# visible: `nnan` and `ninf` are left out, so a diverged loss is seen.
-FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
+# NaN and infinity stay visible: `nnan` and `ninf` are left out, so a diverged loss is seen.
+# So are `arcp` and `afn`: a function that is not inlined exists twice, in the kernel that is
+# kept on disk and by itself, and which copy a process runs depends on whether it compiled or
+# loaded the kernel. Where roots and quotients may be approximated the two differ by some units
+# in the last place: the same command gave other bits at its first run than at its second.
+FASTMATH = {"nsz", "contract", "reassoc"}
 
 
 def _cache_directory() -> tuple[Path | None, str]:
@@ -30,7 +34,9 @@ def _cache_directory() -> tuple[Path | None, str]:
     base = os.environ.get("STREAMTRAIN_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
     home = os.path.expanduser("~")  # noqa: PTH111 (works without a home)
     root = Path(base) if base else Path(home) / ".cache"
-    digest = hashlib.blake2b(digest_size=8)
+    # The place too: Numba keeps code by the path of its source, and what says here that
+    # all is compiled must not say it of another installation's.
+    digest = hashlib.blake2b(str(Path(__file__).parent).encode(), digest_size=8)
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     folder = root / "streamtrain" / f"kernels-{digest.hexdigest()}"

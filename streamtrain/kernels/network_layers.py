@@ -162,7 +162,8 @@ def drop_rows(o, op, net, key, position, values, r0, n):
     """Multiply each number by 0 or 1 / (1 - rate), by the row, the operation and the seed."""
     rate = net.reals[o]
     limit = np.uint32(np.float64(rate) * 4294967296.0)
-    factor = _ONE / (_ONE - rate)
+    # Rounded from float64: as a quotient of float32 it would become a division of each number.
+    factor = np.float32(1.0 / (1.0 - np.float64(rate)))
     salt = row_key(key, np.uint64(o))
     for r in range(n):
         row = row_key(salt, np.uint64(position + r))
