@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -149,7 +150,11 @@ def _step(module: str, arguments: list[str], *, shown: str | None = None) -> dic
     if module == "streamtrain":
         arguments = [*arguments, "--json"]
     with subprocess.Popen(
-        [sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True
+        # The modules of this process, and none of the directory it was started in.
+        [sys.executable, "-P", "-m", module, *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             assert process.stdout is not None

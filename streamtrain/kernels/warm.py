@@ -41,7 +41,8 @@ def compile_apart(module: str, argument: str) -> float:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
         child = subprocess.run(
-            [sys.executable, "-m", module, argument],
+            # -P: nothing in the directory that the user happens to stand in is a module of ours.
+            [sys.executable, "-P", "-m", module, argument],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
