@@ -40,16 +40,13 @@ def find_arrays(folder: Path, options: IngestOptions) -> tuple[Path, Path]:
     SourceError
         If it is not clear which array has the features.
     """
-    table_only = {
-        "--weight": options.weight,
-        "--exposure": options.exposure,
-        "--numeric": options.numeric,
-        "--categorical": options.categorical,
-        "--drop": options.drop,
-    }
-    for name, given in table_only.items():
-        if given:
-            raise ConfigError("names columns, an array has none", where=name, remedy="leave it out")
+    options.refuse_names_of_columns(
+        weight=options.weight,
+        exposure=options.exposure,
+        numeric=options.numeric,
+        categorical=options.categorical,
+        drop=options.drop,
+    )
     root = find_zarr(folder)
     if options.target_files:
         (target,) = options.target_files

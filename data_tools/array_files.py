@@ -8,7 +8,6 @@ from __future__ import annotations
 import abc
 import gzip
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from data_tools.npy_header import NpyHeader, check_size, read_at, read_npy_header
+from data_tools.npy_header import NpyHeader, check_size, read_npy_header, read_rows
 from data_tools.source import SourceEnd
 from data_tools.stored_file import StoredFile, changed
 from streamtrain import durable
@@ -43,7 +42,6 @@ class _Stream:
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb", buffering=0)
-        self.status = os.fstat(self._file.fileno())
         self.digest = xxhash.xxh3_128()
         self.n_bytes = 0
 
@@ -81,10 +79,10 @@ class _FileSource(abc.ABC):
     def __init__(self, path: Path, name: str) -> None:
         self.name = name
         self._path = path
+        self._stored = StoredFile(path, name)
         self._end: SourceEnd | None = None
         try:
             with _Stream(path) as stream:
-                self._status = stream.status
                 self.shape, self.dtype = self._read_header(self._plain(stream))
         except (struct.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise SourceError("damaged or cut short", where=name) from error
@@ -124,18 +122,10 @@ class _FileSource(abc.ABC):
             view = view[done:]
 
     def end(self) -> SourceEnd:
-        """Return size and digest."""
-        now, before = self._path.stat(), self._status
-        if self._end is None or (now.st_ino, now.st_size, now.st_mtime_ns) != (
-            before.st_ino,
-            before.st_size,
-            before.st_mtime_ns,
-        ):
-            raise SourceError(
-                "changed while it was being read",
-                where=self.name,
-                remedy="ingest again when nothing writes to it",
-            )
+        """Return size and digest, after `slabs` is exhausted."""
+        self._stored.check()
+        if self._end is None:
+            raise changed(self.name)
         return self._end
 
     def _plain(self, stream: _Stream) -> Any:
@@ -163,7 +153,7 @@ class NpySource(_FileSource):
 
     def _read_header(self, plain: Any) -> _Header:
         header = read_npy_header(plain, self.name)
-        check_size(header, self._status.st_size, self.name)
+        check_size(header, self._stored.n_bytes, self.name)
         return header.shape, header.dtype
 
 
@@ -199,16 +189,12 @@ class FortranSource:
     def slabs(self, n_rows: int) -> Iterator[npt.NDArray[Any]]:
         """Yield consecutive rows, in C order."""
         total, tail = self.shape[0], self.shape[1:]
-        width, item = math.prod(tail), self.dtype.itemsize
         try:
             with self._stored.digest() as digest, self._stored.path.open("rb", 0) as file:
                 for first in range(0, total, n_rows):
                     n = min(n_rows, total - first)
-                    columns = np.empty((width, n), self.dtype)
-                    for c in range(width):
-                        at = self._header.offset + (c * total + first) * item
-                        read_at(file, columns[c], at, self.name)
-                    rows = columns.T.reshape(n, *tail, order="F")
+                    rows = read_rows(file, self._header, first, n, self.name)
+                    rows = rows.reshape(n, *tail, order="F")
                     digest.advance(self._stored.n_bytes * (first + n) // total)
                     yield np.ascontiguousarray(rows)
                 self._end = digest.end()
@@ -248,7 +234,7 @@ class RawSource(_FileSource):
     def _read_header(self, plain: Any) -> _Header:
         del plain
         shape, dtype = self._given
-        size = self._status.st_size
+        size = self._stored.n_bytes
         row = math.prod(shape[1:]) * dtype.itemsize
         if shape[0] < 0:
             if size % row:

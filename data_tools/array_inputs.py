@@ -14,7 +14,7 @@ from data_tools.options import IngestOptions
 from data_tools.several_targets import refuse_positive
 from data_tools.sources import expand, files_beside
 from data_tools.zarr_source import is_zarr
-from streamtrain.errors import ConfigError, SourceError
+from streamtrain.errors import SourceError
 from streamtrain.store.schema import MAX_ROW_VALUES
 
 
@@ -79,19 +79,16 @@ def open_sets(options: IngestOptions, out: Path) -> list[ArraySet]:
 
 
 def _check_options(options: IngestOptions) -> None:
-    table_only = {
-        "--weight": None if options.weight == WEIGHT else options.weight,
-        "--exposure": options.exposure,
-        "--split-by": options.split_by,
-        "--numeric": options.numeric,
-        "--categorical": options.categorical,
-        "--drop": options.drop,
-        "--text": options.text,
-        "--delimiter": options.delimiter,
-    }
-    for name, given in table_only.items():
-        if given:
-            raise ConfigError("names columns, an array has none", where=name, remedy="leave it out")
+    options.refuse_names_of_columns(
+        weight=None if options.weight == WEIGHT else options.weight,
+        exposure=options.exposure,
+        split_by=options.split_by,
+        numeric=options.numeric,
+        categorical=options.categorical,
+        drop=options.drop,
+        text=options.text,
+        delimiter=options.delimiter,
+    )
     options.check_use(texts=False, hashed=False)
 
 

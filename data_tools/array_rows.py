@@ -12,8 +12,8 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from data_tools.array_set import TARGET, ArrayNames, ArraySet, open_set
-from data_tools.encoded_piece import EncodedPiece
 from data_tools.labels import Labels
+from data_tools.source_records import EncodedPiece
 from data_tools.sources import expand, files_beside
 from streamtrain import memory as process_memory
 from streamtrain.errors import ConfigError, SchemaError
@@ -166,7 +166,15 @@ def _rows(
         lines = np.arange(first + 1, first + n + 1)
         if reasons:
             encoded = encoded.take(good)
-        yield EncodedPiece(encoded, n, np.flatnonzero(good), reasons, name, lines, "row")
+        yield EncodedPiece(
+            rows=encoded,
+            n_records=n,
+            ordinals_within_batch=np.flatnonzero(good),
+            reasons=reasons,
+            source=name,
+            lines=lines,
+            unit="row",
+        )
         first += n
 
 

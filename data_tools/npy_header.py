@@ -99,3 +99,24 @@ def read_at(file: io.FileIO, out: npt.NDArray[Any], offset: int, name: str) -> N
         if n == 0:
             raise SourceError("ends before its last value", where=name)
         view, offset = view[n:], offset + n
+
+
+def read_rows(
+    file: io.FileIO, header: NpyHeader, first: int, n: int, name: str
+) -> npt.NDArray[Any]:
+    """Return rows first .. first + n - 1 as (n, D), in the order of axes that the file has.
+
+    Raises
+    ------
+    SourceError
+        If the file ends before them.
+    """
+    n_rows, width, item = header.shape[0], math.prod(header.shape[1:]), header.dtype.itemsize
+    if not header.fortran:
+        block = np.empty((n, width), header.dtype)
+        read_at(file, block, header.offset + first * width * item, name)
+        return block
+    columns = np.empty((width, n), header.dtype)
+    for c in range(width):
+        read_at(file, columns[c], header.offset + (c * n_rows + first) * item, name)
+    return columns.T

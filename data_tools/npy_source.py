@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import zipfile
 import zlib
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from data_tools.npy_header import NpyHeader, check_size, read_at, read_npy_header
+from data_tools.npy_header import NpyHeader, check_size, read_npy_header, read_rows
 from data_tools.source import PIECE_BYTES, SourceEnd
 from data_tools.stored_file import READ_ERRORS, StoredFile, as_source_error
 from data_tools.table_source import MAX_COLUMNS, TableBatch, TableReader
@@ -85,7 +84,7 @@ class NpyReader(TableReader):
             with self._stored.digest() as digest, self._stored.path.open("rb", 0) as file:
                 for first in range(0, n, step):
                     rows = min(step, n - first)
-                    block = _read_rows(file, self._array, first, rows, self.name)
+                    block = read_rows(file, self._array, first, rows, self.name)
                     behind = self._array.offset + (first + rows) * width * item
                     digest.advance(behind)
                     batch = pa.RecordBatch.from_arrays(
@@ -127,22 +126,6 @@ def _open_array(stored: StoredFile, *, dimensions: tuple[int, ...]) -> NpyHeader
         )
     check_size(array, stored.n_bytes, stored.name)
     return array
-
-
-def _read_rows(
-    file: io.FileIO, array: NpyHeader, first: int, n: int, name: str
-) -> npt.NDArray[Any]:
-    """Return rows first..first + n as (n, D)."""
-    rows, width = (*array.shape, 1)[:2]
-    item = array.dtype.itemsize
-    if not array.fortran:
-        block = np.empty((n, width), array.dtype)
-        read_at(file, block, array.offset + first * width * item, name)
-        return block
-    columns = np.empty((width, n), array.dtype)
-    for c in range(width):
-        read_at(file, columns[c], array.offset + (c * rows + first) * item, name)
-    return columns.T
 
 
 class NpzReader(TableReader):

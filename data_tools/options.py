@@ -133,6 +133,22 @@ class IngestOptions:
     sql: str | None = None
     date_parts: tuple[str, ...] = DATE_PART_NAMES
 
+    def refuse_names_of_columns(self, **given: Any) -> None:
+        """Refuse options that name columns, where an array has none.
+
+        Raises
+        ------
+        ConfigError
+            Naming the option.
+        """
+        for name, value in given.items():
+            if value:
+                raise ConfigError(
+                    "names columns, an array has none",
+                    where=f"--{name.replace('_', '-')}",
+                    remedy="leave it out",
+                )
+
     def check_use(self, *, texts: bool, hashed: bool) -> None:
         """Refuse an option of texts or lists that no column looks at: it would change nothing.
 

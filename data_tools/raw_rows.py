@@ -20,10 +20,10 @@ from data_tools.bag_rows import WORK_BYTES, most_entries
 from data_tools.byte_stream import check_encoding
 from data_tools.csv_source import CsvOptions
 from data_tools.dates import DatedSource
-from data_tools.encoded_piece import EncodedPiece
 from data_tools.judge import reasons_of_entries
 from data_tools.kinds import SourceOptions
 from data_tools.source import Piece, PieceBuffer, Records, Source, names_of
+from data_tools.source_records import EncodedPiece, SourceRecords
 from data_tools.sources import open_sources
 from data_tools.text_source import BUFFER_BYTES
 from streamtrain import memory as process_memory
@@ -38,40 +38,18 @@ from streamtrain.store.shards import as_arrow
 from streamtrain.store.string_table import MissingTexts
 
 _MAX_CELLS = 1 << 18
-_MAX_ENTRIES = WORK_BYTES // 24
-"""Entries of texts and lists that are encoded at once."""
 _MAX_ENTRIES = WORK_BYTES // 48
 """Entries of texts and lists that are encoded at once: 8 bytes each, in up to six places."""
 
 
-@dataclass(frozen=True)
-class RawRows:
-    """Consecutive records of a source, in order.
+@dataclass(frozen=True, kw_only=True)
+class RawRows(SourceRecords):
+    """With the good records in `batch`.
 
-    Parameters
-    ----------
-    batch : pa.RecordBatch
-        The good records: float64 numbers with NaN for missing, strings with
-        missing ones as written.
-    n_records : int
-        Bad ones included.
-    ordinals_within_batch : (batch.num_rows,) int64
-        Where the good records stand among the n_records, ascending.
-    reasons : dict of int to str
-        Why each other record is bad, by its position.
-    source : str
-    lines : (n_records,) int64
-        Physical line of each record, from 1; of a source that is no text its row.
-    unit : {"line", "row"}
+    Numbers are float64 with NaN for missing, strings have missing ones as written.
     """
 
     batch: pa.RecordBatch
-    n_records: int
-    ordinals_within_batch: npt.NDArray[np.int64]
-    reasons: dict[int, str]
-    source: str
-    lines: npt.NDArray[np.int64]
-    unit: str = "line"
 
 
 def read_encoded(
@@ -85,9 +63,14 @@ def read_encoded(
     """Yield the records of raw files in order, as a model reads them; see `read_raw`."""
     for raw in read_raw(sources, encoder.schema, threads=threads, memory=memory, encoding=encoding):
         yield EncodedPiece(
-            encoder.encode(raw.batch), raw.n_records, raw.ordinals_within_batch, raw.reasons,
-            raw.source, raw.lines, raw.unit,
-        )  # fmt: skip
+            rows=encoder.encode(raw.batch),
+            n_records=raw.n_records,
+            ordinals_within_batch=raw.ordinals_within_batch,
+            reasons=raw.reasons,
+            source=raw.source,
+            lines=raw.lines,
+            unit=raw.unit,
+        )
 
 
 def read_raw(
@@ -325,4 +308,11 @@ class _Reader:
         # The last element carries the batch's physical lines to `read`.
         lines = np.append(records.lines.astype(np.int64), records.n_lines)
         batch = pa.RecordBatch.from_arrays(arrays, names=self._wanted)
-        return RawRows(batch, n, good, reasons, source, lines)
+        return RawRows(
+            batch=batch,
+            n_records=n,
+            ordinals_within_batch=good,
+            reasons=reasons,
+            source=source,
+            lines=lines,
+        )

@@ -1,4 +1,4 @@
-"""Records of a source as a model reads them, with those that it cannot read."""
+"""Records of a source, those that can be used and why the others cannot."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ import numpy.typing as npt
 from streamtrain.store.encode import EncodedRows
 
 
-@dataclass(frozen=True)
-class EncodedPiece:
+@dataclass(frozen=True, kw_only=True)
+class SourceRecords:
     """Consecutive records of a source, in order.
 
     Parameters
     ----------
-    rows : EncodedRows
-        The good records.
     n_records : int
         Bad ones included.
     ordinals_within_batch : (n,) int64
@@ -30,10 +28,23 @@ class EncodedPiece:
     unit : {"line", "row"}
     """
 
-    rows: EncodedRows
     n_records: int
     ordinals_within_batch: npt.NDArray[np.int64]
     reasons: dict[int, str]
     source: str
     lines: npt.NDArray[np.int64]
     unit: str = "line"
+
+    def bad_records(self) -> list[str]:
+        """Return where each bad record stands, and why it is bad."""
+        return [
+            f"{self.source} {self.unit} {self.lines[i]}: {why}"
+            for i, why in sorted(self.reasons.items())
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPiece(SourceRecords):
+    """With the good records as a model reads them, in `rows`."""
+
+    rows: EncodedRows

@@ -112,8 +112,12 @@ class Model:
         """
         if self.schema.array is not None:
             rows = encode_array(data, self.schema.array)
-            found = self._predictions(rows)
-            found[np.isinf(rows.numeric).any(axis=1)] = np.nan
+            bad = np.asarray(np.isinf(rows.numeric).any(axis=1))
+            if not bad.any():
+                return self._predictions(rows)
+            some = self._predictions(rows.take(~bad))
+            found = np.full((len(bad), *some.shape[1:]), np.nan)
+            found[~bad] = some
             return found
         return self._predictions(self.encoder.encode(as_record_batch(data, self.schema)))
 

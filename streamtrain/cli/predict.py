@@ -156,7 +156,7 @@ def _raw_pieces(
         for piece in read_array_rows(
             sources, model.schema, memory=memory, files=arrays, kind=kind, waiting_bytes=waiting
         ):
-            bad = _told(piece.source, piece.unit, piece.lines, piece.reasons)
+            bad = piece.bad_records()
             yield piece.rows, piece.n_records, piece.ordinals_within_batch, bad
         return
     from data_tools.raw_rows import read_raw
@@ -171,14 +171,7 @@ def _raw_pieces(
         arrays=arrays,
     ):
         rows = model.encoder.encode(raw.batch)
-        bad = _told(raw.source, raw.unit, raw.lines, raw.reasons)
-        yield rows, raw.n_records, raw.ordinals_within_batch, bad
-
-
-def _told(
-    source: str, unit: str, lines: npt.NDArray[np.int64], reasons: dict[int, str]
-) -> list[str]:
-    return [f"{source} {unit} {lines[i]}: {why}" for i, why in sorted(reasons.items())]
+        yield rows, raw.n_records, raw.ordinals_within_batch, raw.bad_records()
 
 
 def _columns(

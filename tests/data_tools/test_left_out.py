@@ -188,6 +188,8 @@ def test_rows_of_an_array_with_an_infinite_value_have_no_prediction(tmp_path):
     with np.errstate(over="ignore"):
         found = model.predict(bad)
     assert np.flatnonzero(np.isnan(found)).tolist() == [1, 5, 7]
+    with np.errstate(over="ignore"):
+        assert np.isnan(model.predict(np.full((2, 3), np.inf))).tolist() == [True, True]
     kept = np.setdiff1d(np.arange(200), [1, 5, 7])
     np.testing.assert_array_equal(found[kept], model.predict(x)[kept])
     with pytest.raises(SchemaError):

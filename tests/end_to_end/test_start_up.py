@@ -18,12 +18,9 @@ sys.exit(f"{{code}} {{sorted(heavy)}}" if code or heavy else 0)
 """
 
 
-@pytest.mark.parametrize(
-    "args", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]], ids=str
-)
-def test_help_imports_nothing_heavy(args):
+def run_code(code, *args):
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(args=args)],
+        [sys.executable, "-c", code, *args],
         env=environment(),
         capture_output=True,
         text=True,
@@ -31,6 +28,13 @@ def test_help_imports_nothing_heavy(args):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["--version"], ["train", "--help"], ["predict", "--help"]], ids=str
+)
+def test_help_imports_nothing_heavy(args):
+    run_code(CODE.format(args=args))
 
 
 OPENS = """
@@ -45,15 +49,7 @@ sys.exit(f"compiled for {compile_seconds()} s" if compile_seconds() else 0)
 @pytest.mark.parametrize("file_format", ["parquet", "zarr"])
 def test_opening_a_dataset_compiles_nothing(tmp_path, file_format):
     folder = make_dataset(tmp_path / "ds", file_format=file_format)
-    done = subprocess.run(
-        [sys.executable, "-c", OPENS, str(folder)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_code(OPENS, str(folder))
 
 
 @pytest.mark.parametrize(
