@@ -1,12 +1,13 @@
 """Reading what does not fit into memory: ways of reading, and other readers of the same store.
 
-    python -m tests.benchmarks.cold [--only io,readers] [--bytes 4GB] [--repeats 3] [--json]
+    python -m tests.benchmarks.cold [--only io,readers,ahead] [--bytes 4GB] [--repeats 3] [--json]
 
 `io`: pread against mmap, cold, in a memory control group of a quarter of the data (root, and
 control groups of version 1 or 2; without them the page cache is dropped and the group is left
 out), blocks of 64 KB, 1 MB and 16 MB. `readers`: one epoch of shuffled batches of an array by
 us, by zarr-python, by zarrs where it is installed, and `cat` of the same files; annbatch needs
-a later Python than this project's oldest, and is left out.
+a later Python than this project's oldest, and is left out. `ahead`: our reader with blocks asked
+of the system some bytes before they are read, and without.
 """
 
 from __future__ import annotations
@@ -31,6 +32,13 @@ from tests.benchmarks.turns import parser, report
 
 WIDTH = 256
 BLOCK_BYTES = {"64 KB": 64 << 10, "1 MB": 1 << 20, "16 MB": 16 << 20}
+AHEAD_BLOCK_BYTES = {"256 KB": 256 << 10, "1 MB": 1 << 20}
+AHEAD_WAYS = [
+    ("pread", 1, 0), ("pread", 2, 0), ("pread", 4, 0), ("mmap", 1, 0), ("mmap", 2, 0),
+    ("pread", 1, 32 << 20), ("pread", 1, 64 << 20), ("pread", 1, 128 << 20),
+    ("pread", 2, 64 << 20), ("mmap", 1, 64 << 20),
+]  # fmt: skip
+"""How blocks are read, by how many threads, and the bytes asked for ahead."""
 BATCH_SIZE = 1024
 GROUP = "streamtrain-bench"
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
@@ -135,13 +143,51 @@ def run_io(bench: Bench, n_bytes: int) -> dict[str, Any]:
     return {"bytes": n_bytes, "limited": limited, "blocks": found}
 
 
-def read_epoch(dataset: Path, io: str, readers: int, group: str) -> dict[str, Any]:
+def run_ahead(bench: Bench, n_bytes: int) -> dict[str, Any]:
+    """Return seconds of one epoch, cold, for each way and size of blocks, and of `cat`."""
+    found: dict[str, Any] = {}
+    for name, block_bytes in AHEAD_BLOCK_BYTES.items():
+        rows = block_bytes // (4 * WIDTH)
+        dataset = make_array(bench, n_bytes, rows)
+
+        def cold(way: tuple[str, int, int], dataset: Path = dataset) -> dict[str, Any]:
+            drop_caches([dataset])
+            io, readers, ahead = map(str, way)
+            arguments = ["--read", str(dataset), io, readers, "", ahead]
+            return python("-m", "tests.benchmarks.cold", *arguments).last_json()
+
+        contenders: dict[str, Any] = {"cat": partial(_cat, dataset)}
+        contenders |= {_told(way): partial(cold, way) for way in AHEAD_WAYS}
+        found[name] = bench.in_turn(contenders)
+        run_child(["rm", "-r", str(dataset)])
+    return {"bytes": n_bytes, "blocks": found}
+
+
+def _told(way: tuple[str, int, int]) -> str:
+    io, readers, ahead = way
+    return f"{io}, {readers}" + (f", {ahead >> 20} MiB ahead" if ahead else "")
+
+
+def _cat(dataset: Path) -> dict[str, Any]:
+    drop_caches([dataset])
+    files = [str(p) for p in sorted((dataset / "train.zarr").rglob("c/*")) if p.is_file()]
+    files += [str(p) for p in sorted((dataset / "train.zarr").rglob("c/*/0"))]
+    command = ["sh", "-c", 'cat "$@" > /dev/null', "cat", *files]
+    return {"seconds": run_child(command).seconds, "peak_bytes": 0}
+
+
+def read_epoch(
+    dataset: Path, io: str, readers: int, group: str, ahead: int | None = None
+) -> dict[str, Any]:
     """Read one shuffled epoch in this process, inside of a control group if one is named."""
     from streamtrain import memory
     from streamtrain.library import open_dataset
+    from streamtrain.reader import windows
     from streamtrain.reader.order import Cursor, OrderSettings
     from streamtrain.reader.stream import EpochReader
 
+    if ahead is not None:
+        windows.ReadAhead = partial(windows.ReadAhead, ahead_bytes=ahead)  # type: ignore[misc]
     if group:
         Path(group).write_text(str(os.getpid()))
     opened = open_dataset(dataset)
@@ -169,20 +215,13 @@ def run_readers(bench: Bench, n_bytes: int) -> dict[str, Any]:
         arguments = [str(dataset), reader]
         return python("-m", "tests.benchmarks.cold", "--rival", *arguments).last_json()
 
-    def cat() -> dict[str, Any]:
-        drop_caches([dataset])
-        files = [str(p) for p in sorted((dataset / "train.zarr").rglob("c/*")) if p.is_file()]
-        files += [str(p) for p in sorted((dataset / "train.zarr").rglob("c/*/0"))]
-        command = ["sh", "-c", 'cat "$@" > /dev/null', "cat", *files]
-        return {"seconds": run_child(command).seconds, "peak_bytes": 0}
-
     def ours(io: str, n: int) -> dict[str, Any]:
         drop_caches([dataset])
         arguments = [str(dataset), io, str(n), ""]
         return python("-m", "tests.benchmarks.cold", "--read", *arguments).last_json()
 
     contenders = {
-        "cat": cat,
+        "cat": partial(_cat, dataset),
         "streamtrain, pread, 1 reader": lambda: ours("pread", 1),
         "streamtrain, pread, 2 readers": lambda: ours("pread", 2),
         "streamtrain, mmap, 1 reader": lambda: ours("mmap", 1),
@@ -263,6 +302,19 @@ def render(result: dict[str, Any]) -> str:
             rates = [f"{io['bytes'] / f['seconds'] / 1e9:.2f}" for f in found.values()]
             lines.append(f"| {name}, GB/s | " + " | ".join(rates) + " |")
         lines.append("")
+    if "ahead" in result:
+        told = result["ahead"]
+        lines += [
+            f"One shuffled epoch of {told['bytes'] / 1e9:.1f} GB of Zarr (float32 rows of "
+            f"{WIDTH}), cold, in turn, every byte checked, GB/s:",
+            "",
+            "| blocks of | " + " | ".join(next(iter(told["blocks"].values()))) + " |",
+            "|---|" + "---:|" * len(next(iter(told["blocks"].values()))),
+        ]
+        for name, found in told["blocks"].items():
+            rates = [f"{told['bytes'] / f['seconds'] / 1e9:.2f}" for f in found.values()]
+            lines.append(f"| {name} | " + " | ".join(rates) + " |")
+        lines.append("")
     if "readers" in result:
         found = result["readers"]
         cat = found["contenders"]["cat"]["seconds"]
@@ -288,7 +340,8 @@ def main() -> None:
     if what == ["--make"]:
         write_array(Path(rest[0]), int(rest[1]), int(rest[2]))
     elif what == ["--read"]:
-        print(json.dumps(read_epoch(Path(rest[0]), rest[1], int(rest[2]), rest[3])))
+        ahead = int(rest[4]) if len(rest) > 4 else None
+        print(json.dumps(read_epoch(Path(rest[0]), rest[1], int(rest[2]), rest[3], ahead)))
     elif what == ["--rival"]:
         print(json.dumps(read_rival(Path(rest[0]), rest[1])))
     else:
@@ -313,6 +366,8 @@ def _run_given(given: argparse.Namespace) -> dict[str, Any]:
         found["io"] = run_io(bench, n_bytes)
     if "readers" in wanted:
         found["readers"] = run_readers(bench, n_bytes)
+    if "ahead" in wanted:
+        found["ahead"] = run_ahead(bench, n_bytes)
     return found
 
 
