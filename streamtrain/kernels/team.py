@@ -136,6 +136,8 @@ class Team:
     ----------
     n_threads : int
         At least 1. With Numba's compiler disabled there is always one.
+    work : str
+        What the threads are named by.
 
     Notes
     -----
@@ -144,10 +146,12 @@ class Team:
     turns.
     """
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, *, work: str = "compute") -> None:
         self.n_threads = 1 if JIT_DISABLED else max(1, n_threads)
+        self._name = work
         self._words = np.zeros(_N_WORDS, np.int64)
         self._work: list[queue.SimpleQueue[Any]] = []
+        self._threads: list[threading.Thread] = []
         self._done: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         self._end = weakref.finalize(self, _end_threads, self._work)
         self._lock = threading.Lock()
@@ -165,9 +169,16 @@ class Team:
         self.close()
 
     def close(self) -> None:
-        """Let the other threads end."""
+        """End the other threads; a later run starts them again."""
+        threads = self._threads
+        self._let_go()
+        for thread in threads:
+            thread.join()
+
+    def _let_go(self) -> None:
+        """Let the other threads end when they have done what they are at."""
         self._end()
-        self._work = []
+        self._work, self._threads = [], []
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(thread, n_threads, words, *args)`` on every thread.
@@ -178,7 +189,8 @@ class Team:
         """
         if self._pid != os.getpid():
             # A forked child has none of the threads, and a lock that one may have held.
-            self._pid, self._lock, self._work = os.getpid(), threading.Lock(), []
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._work, self._threads = [], []
             self._end.detach()
         with self._lock:
             return self._run(function, args)
@@ -187,9 +199,9 @@ class Team:
         self._words[:] = 0
         if self.n_threads == 1:
             return function(0, 1, self._words, *args)
-        if not self._work:
-            self._start()
         try:
+            if not self._work:
+                self._start()
             for work in self._work:
                 work.put((function, args))
             result = function(0, self.n_threads, self._words, *args)
@@ -197,7 +209,7 @@ class Team:
         except BaseException:
             # The others may still be at work, with these words, and will report late:
             # the next run must meet neither.
-            self.close()
+            self._let_go()
             self._words = np.zeros(_N_WORDS, np.int64)
             raise
         for error in errors:
@@ -209,13 +221,17 @@ class Team:
         self._done = queue.SimpleQueue()
         self._work = [queue.SimpleQueue() for _ in range(self.n_threads - 1)]
         self._end = weakref.finalize(self, _end_threads, self._work)
-        for number, work in enumerate(self._work, start=1):
+        self._threads = [
             threading.Thread(
                 target=_serve,
                 args=(number, self.n_threads, self._words, work, self._done),
-                name=f"streamtrain-compute-{number}",
+                name=f"streamtrain-{self._name}-{number}",
                 daemon=True,
-            ).start()
+            )
+            for number, work in enumerate(self._work, start=1)
+        ]
+        for thread in self._threads:
+            thread.start()
 
 
 def _end_threads(work: list[queue.SimpleQueue[Any]]) -> None:

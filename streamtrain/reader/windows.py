@@ -13,8 +13,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,7 +21,9 @@ import numpy.typing as npt
 
 from streamtrain.errors import ConfigError, CorruptShardError
 from streamtrain.kernels.bags import Bags, copy_entries
+from streamtrain.kernels.lanes import aligned_zeros
 from streamtrain.kernels.scatter import class_indices
+from streamtrain.kernels.team import Team
 from streamtrain.kernels.widen import widen_half
 from streamtrain.reader.ahead import ReadAhead
 from streamtrain.reader.order import OrderSettings, WindowPlan, window_places
@@ -256,7 +256,7 @@ class WindowFiller:
     n_buffers : int
         Windows in memory at once.
     n_readers : int
-        Threads that read blocks of one window.
+        Threads that read blocks of one window, the caller being one of them.
     io : {"pread", "mmap"}
     class_values : (C,) float32
         Where targets become indices; empty for values as they are.
@@ -291,16 +291,11 @@ class WindowFiller:
         self._places = np.empty(window_rows, np.int32)
         self._local = threading.local()
         self.times = ReaderTimes()
-        self._stack = ExitStack()
-        self._pool = (
-            self._stack.enter_context(ThreadPoolExecutor(n_readers, "streamtrain-reader"))
-            if n_readers > 1
-            else None
-        )
+        self._team = Team(n_readers, work="reader")
 
     def close(self) -> None:
         """Let the reading threads end."""
-        self._stack.close()
+        self._team.close()
 
     def give_back(self, window: Window) -> None:
         """Take back the buffer of a window that is no longer used."""
@@ -322,20 +317,14 @@ class WindowFiller:
         buffer = self._free.pop()
         rows = buffer.slice(0, plan.n_rows)
         places = window_places(self._settings, plan, self._places)
-        jobs = []
+        jobs: list[tuple[int, Codes, int]] = []
         start = entries_at = 0
         for number in plan.blocks:
             n_rows = self._blocks[number].n_rows
             jobs.append((number, places[start : start + n_rows], entries_at))
             start += n_rows
             entries_at += self._blocks[number].n_entries
-
-        def scatter(job: tuple[int, Codes, int]) -> None:
-            ahead.advance()
-            self._scatter(*job, rows)
-
-        # list() so that the first error is raised here, in block order.
-        list(self._pool.map(scatter, jobs) if self._pool else map(scatter, jobs))
+        self._run(jobs, rows, ahead)
         if len(self._class_values):
             class_indices(self._class_values, rows.target, plan.n_rows)
             if plan.n_rows and rows.target.min() < 0:
@@ -344,12 +333,36 @@ class WindowFiller:
                 )
         return Window(plan, rows, buffer)
 
+    def _run(self, jobs: list[tuple[int, Codes, int]], rows: Rows, ahead: ReadAhead) -> None:
+        """Scatter blocks, all threads together; raise the error of the first that has one."""
+        errors: dict[int, BaseException] = {}
+        # One iterator for all: the interpreter gives each block to one thread.
+        queue = enumerate(jobs)
+
+        def work(*_: object) -> None:
+            for at, job in queue:
+                if errors:
+                    return
+                try:
+                    ahead.advance()
+                    self._scatter(*job, rows)
+                except BaseException as error:  # noqa: BLE001 (raised below)
+                    errors[at] = error
+
+        try:
+            self._team.run(work)
+        except BaseException as error:  # noqa: BLE001 (an interrupt while others are at work)
+            errors[len(jobs)] = error
+        if errors:
+            raise errors[min(errors)]
+
     def _scatter(self, number: int, places: Codes, entries_at: int, rows: Rows) -> None:
         block = self._blocks[number]
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
-            n_bytes = self._block_bytes if self._io == "pread" else 0
-            buffer = self._local.buffer = np.empty(n_bytes, np.uint8)
+            n_words = -(-self._block_bytes // 4) if self._io == "pread" else 0
+            # The system copies a sixth faster to where a cache line begins.
+            buffer = self._local.buffer = aligned_zeros(n_words).view(np.uint8)
         started = time.perf_counter()
         scattered_s = 0.0
 

@@ -1,5 +1,6 @@
 """Blocks are asked for in the order of reading, a bounded way ahead, and never wrongly."""
 
+import copy
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -68,13 +69,67 @@ def test_an_epoch_asks_for_the_blocks_that_it_reads_in_that_order(dataset, monke
     assert len(read) == len(blocks_of(dataset))
 
 
-def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):
+def told(monkeypatch, cached):
+    """Let `cached` say whether a byte is in the system's cache; return what it is asked for."""
     asked = []
+
+    def peek(fd, buffers, at, flags=0):
+        assert (flags, [len(b) for b in buffers]) == (os.RWF_NOWAIT, [1])
+        if not cached(at):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return 1
+
+    monkeypatch.setattr(os, "preadv", peek)
     monkeypatch.setattr(
         os,
         "posix_fadvise",
         lambda fd, *rest: asked.append((str(Path(f"/proc/self/fd/{fd}").readlink()), *rest)),
     )
+    return asked
+
+
+def test_nothing_is_asked_of_a_system_that_has_it(dataset, monkeypatch):
+    asked = told(monkeypatch, lambda at: True)
+    assert all(dataset.ask(block) for block in blocks_of(dataset))
+    assert asked == []
+
+
+@pytest.mark.parametrize("end", ["first", "last"])
+def test_a_part_of_which_an_end_is_not_there_is_asked_for(dataset, monkeypatch, end):
+    (block, *_) = [b for b in blocks_of(dataset) if b.n_rows > 1]
+    (part,) = block.parts
+    start = part.block.offset
+    missing = start if end == "first" else start + part.block.n_bytes - 1
+    asked = told(monkeypatch, lambda at: at != missing)
+    assert not dataset.ask(block)
+    assert [rest[:2] for _, *rest in asked] == [[start, part.block.n_bytes]]
+
+
+def test_a_system_that_cannot_say_is_asked(dataset, monkeypatch):
+    asked = told(monkeypatch, lambda at: True)
+    monkeypatch.delattr(os, "RWF_NOWAIT")
+    assert not any(dataset.ask(block) for block in blocks_of(dataset))
+    assert len(asked) == len(blocks_of(dataset))
+
+
+def test_of_blocks_that_the_system_has_few_are_asked_for(dataset, monkeypatch):
+    asked, has = [], set()
+    monkeypatch.setattr(Dataset, "ask", lambda self, block: asked.append(block) or id(block) in has)
+    blocks = [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
+    run, gone = ahead._CACHED_RUN, 10 * ahead._CACHED_RUN - 1
+    has.update(id(block) for n, block in enumerate(blocks) if n != gone)
+    reading = ReadAhead(dataset, blocks, ahead_bytes=1)
+    for _ in blocks:
+        reading.advance()
+    numbers = [next(n for n, block in enumerate(blocks) if block is found) for found in asked]
+    looks = [n for n in range(len(blocks)) if (n + 1) % run == 0]
+    again = range(gone + 1, gone + 1 + run)
+    assert gone in looks
+    assert numbers == sorted({*range(run), *again, *looks})
+
+
+def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):
+    asked = told(monkeypatch, lambda at: False)
     for block in blocks_of(dataset):
         dataset.ask(block)
     assert asked == [

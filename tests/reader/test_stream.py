@@ -6,6 +6,7 @@ import pytest
 from streamtrain.errors import ConfigError, CorruptShardError
 from streamtrain.reader.order import Cursor
 from streamtrain.reader.stream import choose_window_blocks, largest_window
+from streamtrain.store.dataset import Dataset
 from tests.reader.reading import collect, damage, ids_of, legible, read_all, reader_threads
 
 N_ROWS = 200
@@ -136,6 +137,32 @@ def test_damage_arrives_after_the_batches_before_it_and_leaves_no_thread(
         collect((int(rows.target[0]) for rows, _ in dataset.batches(1, **options)), found)
     assert found == [ids[0] % 2 for ids, _ in whole][: len(found)]
     assert len(found) < N_ROWS
+    assert reader_threads() == []
+
+
+@pytest.mark.parametrize("readers", [1, 2, 5])
+def test_of_several_damaged_blocks_the_first_in_order_is_told(tmp_path, readers):
+    dataset = legible(tmp_path / "ds")
+    options = {"readers": readers, "window_blocks": len(dataset.manifest.blocks("train"))}
+    for path in sorted((dataset.path / "train").iterdir())[1:]:
+        damage(path, 60)
+    for _ in range(20):
+        with pytest.raises(CorruptShardError, match=r"part-00001.parquet, block 0: damaged"):
+            next(dataset.batches(200, shuffle=False, **options))
+
+
+def test_an_interrupt_ends_reading_on_all_threads(dataset, monkeypatch):
+    n_read = 0
+
+    def stop(*args, **kwargs):
+        nonlocal n_read
+        n_read += 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dataset, "with_block", stop)
+    with pytest.raises(KeyboardInterrupt):
+        next(dataset.batches(8, readers=2, window_blocks=12))
+    assert n_read <= 2
     assert reader_threads() == []
 
 
