@@ -56,6 +56,11 @@ class Ended:
         """Return the object in the last line of its output."""
         return json.loads(self.stdout.strip().splitlines()[-1])
 
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Return those objects of its output, a line each, that are events of a kind."""
+        lines = [json.loads(line) for line in self.stdout.splitlines() if line.strip()]
+        return [line for line in lines if line.get("event") == kind]
+
     def figures(self) -> dict[str, Any]:
         """Return what a table needs."""
         return {

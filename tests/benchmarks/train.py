@@ -169,6 +169,7 @@ def our_run(bench: Bench, dataset: Path, options: tuple[str, ...] | list[str]) -
         "options": list(options),
         "seconds": ended.seconds,
         "training_s": done["seconds"],
+        "validation_s": sum(event["seconds"] for event in ended.events("valid")),
         "cpu_s": ended.user_s + ended.system_s,
         "peak_bytes": ended.peak_bytes,
         "rows": done["rows"],
