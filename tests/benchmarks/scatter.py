@@ -1,9 +1,11 @@
-"""Rows on their way to their places: tiles of several heights, and half precision widened.
+"""Rows on their way to their places: tiles of several heights, when to shuffle, half precision.
 
     python -m tests.benchmarks.scatter [--repeats 5] [--json]
 
 A tile's height is a constant of the kernel, so each is compiled in a process of its own, with a
 cache of its own. Blocks of 8,192 rows go to random places of a window of 131,072 rows, one thread.
+Row-major blocks are shuffled on arrival, each row scattered to its place, or on hand-over: copied
+as they lie, and gathered by index to 4 MiB at a time, which a kernel would then use.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tests.benchmarks.turns import parser, report
 HEIGHTS = (16, 32, 64, 128, 256, 512, 1024)
 SHAPES = {"13 numbers, 26 codes": (13, 26), "400 numbers": (400, 0), "2 numbers, 1 code": (2, 1)}
 BLOCK_ROWS, N_BLOCKS, TURNS = 8192, 16, 12
+PIECE_ROWS = (4 << 20) // 160
 
 
 def measure_tile(height: int, n_numeric: int, n_fields: int) -> dict[str, float]:
@@ -54,6 +57,56 @@ def measure_tile(height: int, n_numeric: int, n_fields: int) -> dict[str, float]
     return {"ns": min(taken[1:]) / n * 1e9}
 
 
+def measure_shuffling() -> dict[str, float]:
+    """Return the nanoseconds a row of both ways to shuffle, the least of all but the first turn."""
+    from streamtrain.kernels.scatter import scatter_rows
+
+    rng = np.random.default_rng(0)
+    n, n_numeric, n_fields = BLOCK_ROWS * N_BLOCKS, *SHAPES["13 numbers, 26 codes"]
+    none = np.empty(0, np.float32)
+    limits = np.full(n_fields, 100, np.int32)
+
+    def rows(count: int) -> tuple[Any, Any, Any]:
+        return (
+            np.zeros((count, n_numeric), np.float32),
+            np.zeros((count, n_fields), np.int32),
+            np.zeros(count, np.float32),
+        )
+
+    def copy(source: tuple[Any, Any, Any], places: Any, out: tuple[Any, Any, Any]) -> None:
+        scatter_rows(*source, none, none, limits, places, *out, none, none)
+
+    blocks, window, piece = [rows(BLOCK_ROWS) for _ in range(4)], rows(n), rows(PIECE_ROWS)
+    places = rng.permutation(n).astype(np.int32)
+    index, as_they_lie = np.argsort(places), np.arange(n, dtype=np.int32)
+
+    def fill(order: Any) -> None:
+        for b in range(N_BLOCKS):
+            copy(blocks[b % 4], order[b * BLOCK_ROWS : (b + 1) * BLOCK_ROWS], window)
+
+    def hand_over() -> None:
+        fill(as_they_lie)
+        for at in range(0, n, PIECE_ROWS):
+            some = index[at : at + PIECE_ROWS]
+            for source, out in zip(window, piece, strict=True):
+                np.take(source, some, axis=0, out=out[: len(some)], mode="clip")
+
+    def best(run: Any) -> float:
+        return min([_seconds(run) for _ in range(TURNS)][1:]) / n * 1e9
+
+    return {
+        "copied as they lie": best(lambda: fill(as_they_lie)),
+        "scattered on arrival": best(lambda: fill(places)),
+        "copied, gathered on hand-over": best(hand_over),
+    }
+
+
+def _seconds(run: Any) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
 def measure_widening() -> dict[str, float]:
     """Return billions of values a second of NumPy and of ours, the best of many turns."""
     from streamtrain.kernels.widen import widen_half
@@ -66,9 +119,7 @@ def measure_widening() -> dict[str, float]:
             ("NumPy", lambda: np.copyto(wide, half)),
             ("streamtrain", lambda: widen_half(half.view(np.uint16), wide)),
         ):
-            started = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - started)
+            best[name] = min(best[name], _seconds(run))
     return {name: len(half) / seconds / 1e9 for name, seconds in best.items()}
 
 
@@ -85,7 +136,11 @@ def run(bench: Bench) -> dict[str, Any]:
 
         for name, shape in SHAPES.items():
             tiles[name] = bench.in_turn({str(h): partial(child, h, shape) for h in HEIGHTS})
-    return {"tiles": tiles, "widening": measure_widening()}
+    return {
+        "tiles": tiles,
+        "shuffling": measure_shuffling(),
+        "widening": measure_widening(),
+    }
 
 
 def render(result: dict[str, Any]) -> str:
@@ -101,8 +156,11 @@ def render(result: dict[str, Any]) -> str:
             f"{found[str(h)]['ns']:.{0 if found[str(h)]['ns'] >= 10 else 1}f}" for h in HEIGHTS
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    shuffled = ", ".join(f"{name} {ns:.0f}" for name, ns in result["shuffling"].items())
     rates = result["widening"]
     lines += [
+        "",
+        f"Rows that lie as rows, 13 numbers and 26 codes, ns a row: {shuffled}.",
         "",
         f"float16 to float32, billions of values a second: NumPy {rates['NumPy']:.2f}, streamtrain "
         f"{rates['streamtrain']:.2f}.",
