@@ -6,7 +6,7 @@
 
 Asking copies nothing and waits for nothing: the pages arrive in the system's cache
 while rows are computed, and no thread of ours is at work. Where they are there already,
-asking is a sixth of what reading costs: then few are asked for.
+asking is a sixth of what reading costs: then none is asked for.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from streamtrain.store.manifest import StoredBlock
 AHEAD_BYTES = 64 << 20
 """What is asked for and not yet read: reading it takes longer than a disk needs to answer."""
 
-_CACHED_RUN = 16
-"""So many blocks in a row that the system had already: the next, too, it has. One in so
-many is asked for all the same."""
+_LOOK_EVERY, _ENOUGH_LOOKS = 8, 3
+"""Every eighth block is looked at; three in a row that the system has, and none is asked for."""
 
 
 class ReadAhead:
@@ -49,24 +48,28 @@ class ReadAhead:
         self._n_read = self._n_asked = 0
         # Bytes of the blocks that were asked for and not read.
         self._pending = 0
-        # Those that the system had, of the last that were asked for.
+        # Looks in a row that found a block in the system's cache.
         self._cached = 0
         self._lock = threading.Lock()
 
     def advance(self) -> None:
         """Note that the next block is about to be read, and ask for those behind it."""
-        while (block := self._next()) is not None:
-            if self._cached < _CACHED_RUN or self._n_asked % _CACHED_RUN == 0:
-                self._cached = self._cached + 1 if self._dataset.ask(block) else 0
+        while (number := self._next()) is not None:
+            block = self._blocks[number]
+            if number % _LOOK_EVERY == 0:
+                self._cached = self._cached + 1 if self._dataset.is_cached(block) else 0
+            if self._cached < _ENOUGH_LOOKS:
+                self._dataset.ask(block)
         with self._lock:
             self._pending -= self._blocks[self._n_read].n_bytes
             self._n_read += 1
 
-    def _next(self) -> StoredBlock | None:
+    def _next(self) -> int | None:
+        """Return the number of the next block to ask for, None while enough are pending."""
         with self._lock:
-            if self._n_asked == len(self._blocks) or self._pending >= self._ahead_bytes:
+            number = self._n_asked
+            if number == len(self._blocks) or self._pending >= self._ahead_bytes:
                 return None
-            block = self._blocks[self._n_asked]
             self._n_asked += 1
-            self._pending += block.n_bytes
-            return block
+            self._pending += self._blocks[number].n_bytes
+            return number

@@ -73,33 +73,45 @@ class Dataset:
         """Return "shard, block k" for messages."""
         return f"{self.path / part.shard.name}, block {part.number}"
 
-    def ask(self, block: StoredBlock) -> bool:
+    def ask(self, block: StoredBlock) -> None:
         """Let the system fetch a block's bytes into its cache, and wait for nothing.
 
         What cannot be asked for is not: reading says what is wrong with it.
-
-        Returns
-        -------
-        bool
-            Whether the system has them already, as far as both ends of each part tell.
         """
-        # Each part is asked for, whatever the others are.
-        cached = [self._ask(part) for part in block.parts]
-        return all(cached)
-
-    def _ask(self, part: Part) -> bool:
         if not hasattr(os, "posix_fadvise"):
-            return False
-        start, n_bytes = part.block.offset, part.block.n_bytes
-        with contextlib.suppress(OSError):
+            return
+        for part in block.parts:
+            with contextlib.suppress(OSError):
+                fd = os.open(self.path / part.shard.name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.posix_fadvise(
+                        fd, part.block.offset, part.block.n_bytes, os.POSIX_FADV_WILLNEED
+                    )
+                finally:
+                    os.close(fd)
+
+    def is_cached(self, block: StoredBlock) -> bool:
+        """Return whether the system's cache has a block, as far as its parts' ends tell.
+
+        False where the system cannot say.
+        """
+        return all(self._is_cached(part) for part in block.parts)
+
+    def _is_cached(self, part: Part) -> bool:
+        first = part.block.offset
+        try:
             fd = os.open(self.path / part.shard.name, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if _is_cached(fd, start) and _is_cached(fd, start + n_bytes - 1):
-                    return True
-                os.posix_fadvise(fd, start, n_bytes, os.POSIX_FADV_WILLNEED)
+                # A look at what is not there fetches it: the one page, and not what follows.
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+                return all(
+                    os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
+                    for at in (first, first + part.block.n_bytes - 1)
+                )
             finally:
                 os.close(fd)
-        return False
+        except (AttributeError, OSError):
+            return False
 
     def with_block(
         self,
@@ -188,14 +200,6 @@ class Dataset:
 def _remedy(manifest: Manifest) -> str:
     again = "ingest again" if manifest.adopted is UNSET else "adopt the files again"
     return f"restore the file or {again}"
-
-
-def _is_cached(fd: int, at: int) -> bool:
-    """Return whether a byte can be read without waiting; False where the system cannot say."""
-    try:
-        return os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
-    except (AttributeError, OSError):
-        return False
 
 
 def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:

@@ -27,6 +27,7 @@ def blocks_of(dataset):
 def recorded(monkeypatch):
     asked = []
     monkeypatch.setattr(Dataset, "ask", lambda self, block: asked.append(block))
+    monkeypatch.setattr(Dataset, "is_cached", lambda self, block: False)
     return asked
 
 
@@ -69,8 +70,8 @@ def test_an_epoch_asks_for_the_blocks_that_it_reads_in_that_order(dataset, monke
     assert len(read) == len(blocks_of(dataset))
 
 
-def told(monkeypatch, cached):
-    """Let `cached` say whether a byte is in the system's cache; return what it is asked for."""
+def looked(monkeypatch, cached):
+    """Let `cached` say whether a byte is in the system's cache; return what else is asked of it."""
     asked = []
 
     def peek(fd, buffers, at, flags=0):
@@ -80,56 +81,76 @@ def told(monkeypatch, cached):
         return 1
 
     monkeypatch.setattr(os, "preadv", peek)
+    monkeypatch.setattr(os, "posix_fadvise", lambda fd, *rest: asked.append(rest))
+    return asked
+
+
+def test_a_block_is_cached_where_both_ends_are(dataset, monkeypatch):
+    (block, *_) = [b for b in blocks_of(dataset) if b.n_rows > 1]
+    (part,) = block.parts
+    ends = (part.block.offset, part.block.offset + part.block.n_bytes - 1)
+    for cached in ((), ends[:1], ends[1:], ends):
+        asked = looked(monkeypatch, lambda at, cached=cached: at in cached)
+        assert dataset.is_cached(block) == (cached == ends)
+        # Without it a look reads megabytes that nobody wants.
+        assert asked == [(0, 0, os.POSIX_FADV_RANDOM)]
+
+
+def test_a_block_is_cached_where_all_its_parts_are(tmp_path, monkeypatch):
+    dataset = legible(tmp_path / "zarr", file_format="zarr", block_rows=(16,))
+    block = blocks_of(dataset)[0]
+    assert len(block.parts) > 2
+    n_looks = 0
+
+    def cached(at):
+        nonlocal n_looks
+        n_looks += 1
+        return n_looks < 2 * len(block.parts)
+
+    looked(monkeypatch, lambda at: True)
+    assert dataset.is_cached(block)
+    looked(monkeypatch, cached)
+    assert not dataset.is_cached(block)
+    assert n_looks == 2 * len(block.parts)
+
+
+def test_where_the_system_cannot_say_nothing_is_cached(dataset, monkeypatch):
+    block = blocks_of(dataset)[0]
+    looked(monkeypatch, lambda at: True)
+    assert dataset.is_cached(block)
+    monkeypatch.delattr(os, "RWF_NOWAIT")
+    assert not dataset.is_cached(block)
+    monkeypatch.undo()
+    (dataset.path / block.parts[0].shard.name).unlink()
+    assert not dataset.is_cached(block)
+
+
+def test_blocks_are_no_longer_asked_for_where_the_system_has_them(dataset, monkeypatch):
+    asked, looks, missing = recorded(monkeypatch), [], set()
+
+    def is_cached(self, block):
+        looks.append(block)
+        return id(block) not in missing
+
+    monkeypatch.setattr(Dataset, "is_cached", is_cached)
+    blocks = [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
+    every, enough = ahead._LOOK_EVERY, ahead._ENOUGH_LOOKS
+    gone = 10 * every
+    missing.update(map(id, blocks[gone:]))
+    reading = ReadAhead(dataset, blocks, ahead_bytes=1)
+    for _ in blocks:
+        reading.advance()
+    assert looks == blocks[::every]
+    assert asked == [*blocks[: (enough - 1) * every], *blocks[gone:]]
+
+
+def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):
+    asked = []
     monkeypatch.setattr(
         os,
         "posix_fadvise",
         lambda fd, *rest: asked.append((str(Path(f"/proc/self/fd/{fd}").readlink()), *rest)),
     )
-    return asked
-
-
-def test_nothing_is_asked_of_a_system_that_has_it(dataset, monkeypatch):
-    asked = told(monkeypatch, lambda at: True)
-    assert all(dataset.ask(block) for block in blocks_of(dataset))
-    assert asked == []
-
-
-@pytest.mark.parametrize("end", ["first", "last"])
-def test_a_part_of_which_an_end_is_not_there_is_asked_for(dataset, monkeypatch, end):
-    (block, *_) = [b for b in blocks_of(dataset) if b.n_rows > 1]
-    (part,) = block.parts
-    start = part.block.offset
-    missing = start if end == "first" else start + part.block.n_bytes - 1
-    asked = told(monkeypatch, lambda at: at != missing)
-    assert not dataset.ask(block)
-    assert [rest[:2] for _, *rest in asked] == [[start, part.block.n_bytes]]
-
-
-def test_a_system_that_cannot_say_is_asked(dataset, monkeypatch):
-    asked = told(monkeypatch, lambda at: True)
-    monkeypatch.delattr(os, "RWF_NOWAIT")
-    assert not any(dataset.ask(block) for block in blocks_of(dataset))
-    assert len(asked) == len(blocks_of(dataset))
-
-
-def test_of_blocks_that_the_system_has_few_are_asked_for(dataset, monkeypatch):
-    asked, has = [], set()
-    monkeypatch.setattr(Dataset, "ask", lambda self, block: asked.append(block) or id(block) in has)
-    blocks = [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
-    run, gone = ahead._CACHED_RUN, 10 * ahead._CACHED_RUN - 1
-    has.update(id(block) for n, block in enumerate(blocks) if n != gone)
-    reading = ReadAhead(dataset, blocks, ahead_bytes=1)
-    for _ in blocks:
-        reading.advance()
-    numbers = [next(n for n, block in enumerate(blocks) if block is found) for found in asked]
-    looks = [n for n in range(len(blocks)) if (n + 1) % run == 0]
-    again = range(gone + 1, gone + 1 + run)
-    assert gone in looks
-    assert numbers == sorted({*range(run), *again, *looks})
-
-
-def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):
-    asked = told(monkeypatch, lambda at: False)
     for block in blocks_of(dataset):
         dataset.ask(block)
     assert asked == [
