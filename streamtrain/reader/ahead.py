@@ -20,8 +20,9 @@ from streamtrain.store.manifest import StoredBlock
 AHEAD_BYTES = 64 << 20
 """What is asked for and not yet read: reading it takes longer than a disk needs to answer."""
 
-_LOOK_EVERY, _ENOUGH_LOOKS = 8, 3
-"""Every eighth block is looked at; three in a row that the system has, and none is asked for."""
+_LOOK_EVERY, _ENOUGH_LOOKS = 8, 16
+"""Every eighth block is looked at, and each behind one that the system had. Sixteen in a row are no
+chance of a cache that holds a part of them: none is then asked for until a look finds one gone."""
 
 
 class ReadAhead:
@@ -56,7 +57,7 @@ class ReadAhead:
         """Note that the next block is about to be read, and ask for those behind it."""
         while (number := self._next()) is not None:
             block = self._blocks[number]
-            if number % _LOOK_EVERY == 0:
+            if number % _LOOK_EVERY == 0 or 0 < self._cached < _ENOUGH_LOOKS:
                 self._cached = self._cached + 1 if self._dataset.is_cached(block) else 0
             if self._cached < _ENOUGH_LOOKS:
                 self._dataset.ask(block)

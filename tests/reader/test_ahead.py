@@ -135,13 +135,16 @@ def test_blocks_are_no_longer_asked_for_where_the_system_has_them(dataset, monke
     monkeypatch.setattr(Dataset, "is_cached", is_cached)
     blocks = [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
     every, enough = ahead._LOOK_EVERY, ahead._ENOUGH_LOOKS
-    gone = 10 * every
-    missing.update(map(id, blocks[gone:]))
+    # One is missing before there are enough, and many after.
+    early, gone = enough - 2, 10 * every
+    missing.update(map(id, [blocks[early], *blocks[gone:]]))
     reading = ReadAhead(dataset, blocks, ahead_bytes=1)
     for _ in blocks:
         reading.advance()
-    assert looks == blocks[::every]
-    assert asked == [*blocks[: (enough - 1) * every], *blocks[gone:]]
+    again = -(-early // every) * every
+    each = [n for n in range(len(blocks)) if n <= early or again <= n < again + enough]
+    assert looks == [blocks[n] for n in sorted({*each, *range(0, len(blocks), every)})]
+    assert asked == [*blocks[: again + enough - 1], *blocks[gone:]]
 
 
 def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):
