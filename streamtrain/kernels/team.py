@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 import weakref
@@ -169,16 +170,26 @@ class Team:
         self.close()
 
     def close(self) -> None:
-        """End the other threads; a later run starts them again."""
-        threads = self._threads
-        self._let_go()
-        for thread in threads:
-            thread.join()
+        """End the other threads and wait for them; a later run starts others."""
+        if _waits_for_none() or self._pid != os.getpid():
+            self._let_go()
+            return
+        with self._lock:
+            self._let_go()
+            while self._threads:
+                wait_for(self._threads[-1])
+                self._threads.pop()
 
     def _let_go(self) -> None:
         """Let the other threads end when they have done what they are at."""
-        self._end()
-        self._work, self._threads = [], []
+        work, self._work = self._work, []
+        self._end.detach()
+        try:
+            _end_threads(work)
+        except BaseException:
+            # Interrupted: whoever is told twice has ended at the first time.
+            _end_threads(work)
+            raise
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call ``function(thread, n_threads, words, *args)`` on every thread.
@@ -202,10 +213,11 @@ class Team:
         try:
             if not self._work:
                 self._start()
-            for work in self._work:
-                work.put((function, args))
+            work, done = self._work, self._done
+            for jobs in work:
+                jobs.put((function, args))
             result = function(0, self.n_threads, self._words, *args)
-            errors = [self._done.get() for _ in self._work]
+            errors = [done.get() for _ in work]
         except BaseException:
             # The others may still be at work, with these words, and will report late:
             # the next run must meet neither.
@@ -221,17 +233,37 @@ class Team:
         self._done = queue.SimpleQueue()
         self._work = [queue.SimpleQueue() for _ in range(self.n_threads - 1)]
         self._end = weakref.finalize(self, _end_threads, self._work)
-        self._threads = [
-            threading.Thread(
+        for number, jobs in enumerate(self._work, start=1):
+            thread = OwnThread(
                 target=_serve,
-                args=(number, self.n_threads, self._words, work, self._done),
+                args=(number, self.n_threads, self._words, jobs, self._done),
                 name=f"streamtrain-{self._name}-{number}",
-                daemon=True,
             )
-            for number, work in enumerate(self._work, start=1)
-        ]
-        for thread in self._threads:
+            # Those that were let go stay here until a close has waited for them.
+            self._threads.append(thread)
             thread.start()
+
+
+class OwnThread(threading.Thread):
+    """A thread of this package, which ends with the process."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(daemon=True, **options)
+
+
+def wait_for(thread: threading.Thread) -> None:
+    """Wait for the end of a thread that was told to end, where that can be waited for.
+
+    Not while the interpreter ends: its threads stand still. Not on a thread of our own,
+    where the collector of garbage may have called: another may be waiting for that one.
+    Not for one that an interrupt kept from starting.
+    """
+    if thread.ident is not None and not _waits_for_none():
+        thread.join()
+
+
+def _waits_for_none() -> bool:
+    return sys.is_finalizing() or isinstance(threading.current_thread(), OwnThread)
 
 
 def _end_threads(work: list[queue.SimpleQueue[Any]]) -> None:

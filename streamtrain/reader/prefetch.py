@@ -7,6 +7,8 @@ import threading
 from collections.abc import Generator, Iterator
 from typing import TypeVar
 
+from streamtrain.kernels.team import OwnThread, wait_for
+
 T = TypeVar("T")
 
 
@@ -48,9 +50,9 @@ def prefetch(items: Iterator[T], *, depth: int) -> Generator[T, None, None]:
             error = caught
         ready.put(_End(error))
 
-    thread = threading.Thread(target=make, name="streamtrain-prefetch", daemon=True)
-    thread.start()
+    thread = OwnThread(target=make, name="streamtrain-prefetch")
     try:
+        thread.start()
         while True:
             item = ready.get()
             if isinstance(item, _End):
@@ -63,7 +65,7 @@ def prefetch(items: Iterator[T], *, depth: int) -> Generator[T, None, None]:
     finally:
         stop.set()
         space.release()
-        thread.join()
+        wait_for(thread)
         close = getattr(items, "close", None)
         if close is not None:
             close()

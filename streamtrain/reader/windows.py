@@ -309,7 +309,9 @@ class WindowFiller:
         CorruptShardError
             If a block is not what was written.
         """
-        ahead = ReadAhead(self._dataset, [self._blocks[i] for plan in plans for i in plan.blocks])
+        blocks = [self._blocks[i] for plan in plans for i in plan.blocks]
+        # Whether a map had to wait for its pages, nobody tells.
+        ahead = ReadAhead(self._dataset, blocks, may_stop=self._io == "pread")
         for plan in plans:
             yield self._fill(plan, ahead)
 
@@ -341,22 +343,33 @@ class WindowFiller:
 
         def work(*_: object) -> None:
             for at, job in queue:
-                if errors:
-                    return
                 try:
                     ahead.advance()
-                    self._scatter(*job, rows)
+                    self._scatter(*job, rows, ahead)
                 except BaseException as error:  # noqa: BLE001 (raised below)
                     errors[at] = error
+                # Behind the block: one that was taken is always read.
+                if errors:
+                    return
 
         try:
             self._team.run(work)
         except BaseException as error:  # noqa: BLE001 (an interrupt while others are at work)
             errors[len(jobs)] = error
         if errors:
-            raise errors[min(errors)]
+            # An interrupt comes first, whatever else went wrong.
+            at = min(errors, key=lambda at: (isinstance(errors[at], Exception), at))
+            first = errors[at]
+            # What an error shows holds this frame: neither may hold the other, and the window.
+            errors.clear()
+            try:
+                raise first
+            finally:
+                del first
 
-    def _scatter(self, number: int, places: Codes, entries_at: int, rows: Rows) -> None:
+    def _scatter(
+        self, number: int, places: Codes, entries_at: int, rows: Rows, ahead: ReadAhead
+    ) -> None:
         block = self._blocks[number]
         buffer = getattr(self._local, "buffer", None)
         if buffer is None:
@@ -384,7 +397,7 @@ class WindowFiller:
             scattered_s = time.perf_counter() - arrived
             return bad
 
-        bad = self._dataset.with_block(block, buffer, scatter, io=self._io)
+        bad = self._dataset.with_block(block, buffer, scatter, io=self._io, on_wait=ahead.waited)
         self.times.decode_s += scattered_s
         self.times.read_s += time.perf_counter() - started - scattered_s
         if bad >= 0:

@@ -91,23 +91,21 @@ class Dataset:
                     os.close(fd)
 
     def is_cached(self, block: StoredBlock) -> bool:
-        """Return whether the system's cache has a block, as far as its parts' ends tell.
+        """Return whether the system's cache has a block, as far as the middle of each part tells.
 
-        False where the system cannot say.
+        Its ends would not tell: their pages are its neighbours' too. False where the system
+        cannot say.
         """
         return all(self._is_cached(part) for part in block.parts)
 
     def _is_cached(self, part: Part) -> bool:
-        first = part.block.offset
+        middle = part.block.offset + part.block.n_bytes // 2
         try:
             fd = os.open(self.path / part.shard.name, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 # A look at what is not there fetches it: the one page, and not what follows.
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
-                return all(
-                    os.preadv(fd, [bytearray(1)], at, os.RWF_NOWAIT) == 1
-                    for at in (first, first + part.block.n_bytes - 1)
-                )
+                return os.preadv(fd, [bytearray(1)], middle, os.RWF_NOWAIT) == 1
             finally:
                 os.close(fd)
         except (AttributeError, OSError):
@@ -120,6 +118,7 @@ class Dataset:
         consume: Callable[[list[npt.NDArray[np.uint8]]], T],
         *,
         io: IoMethod = "pread",
+        on_wait: Callable[[], None] | None = None,
     ) -> T:
         """Call `consume` with the bytes of a block, checked against their digests.
 
@@ -135,6 +134,9 @@ class Dataset:
             Copy from the page cache, or map; hashing a mapped range first makes
             its page faults sequential. A map is closed with the block, because
             mapped pages count as resident memory.
+        on_wait : callable or None
+            Called where "pread" found that the system's cache had not all of them, or
+            could not find out.
 
         Raises
         ------
@@ -149,7 +151,7 @@ class Dataset:
                 for part in block.parts:
                     n_bytes = part.block.n_bytes
                     view = buffer[start : start + n_bytes] if io == "pread" else None
-                    chunks.append(self._checked(part, view, stack))
+                    chunks.append(self._checked(part, view, stack, on_wait))
                     start += aligned(n_bytes)
                 return consume(chunks)
             finally:
@@ -160,6 +162,7 @@ class Dataset:
         part: Part,
         buffer: npt.NDArray[np.uint8] | None,
         stack: contextlib.ExitStack,
+        on_wait: Callable[[], None] | None,
     ) -> npt.NDArray[np.uint8]:
         """Return the bytes of a part: read into `buffer`, or mapped until `stack` unwinds."""
         where = self.path / part.shard.name
@@ -172,7 +175,11 @@ class Dataset:
         try:
             if buffer is not None:
                 view: npt.NDArray[np.uint8] | None = buffer
-                n_read = _pread(fd, part.block, buffer)
+                n_read = _pread_cached(fd, part.block, buffer)
+                if n_read < part.block.n_bytes:
+                    n_read = _pread(fd, part.block, buffer, n_read)
+                    if on_wait is not None:
+                        on_wait()
             else:
                 available = max(os.fstat(fd).st_size - part.block.offset, 0)
                 n_read = min(available, part.block.n_bytes)
@@ -202,8 +209,16 @@ def _remedy(manifest: Manifest) -> str:
     return f"restore the file or {again}"
 
 
-def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:
-    n_read = 0
+def _pread_cached(fd: int, block: Block, view: npt.NDArray[np.uint8]) -> int:
+    """Read as many bytes from the start of a block as the system has at hand."""
+    try:
+        return os.preadv(fd, [view.data], block.offset, os.RWF_NOWAIT)
+    except (AttributeError, OSError):  # none, or a system that cannot say
+        return 0
+
+
+def _pread(fd: int, block: Block, view: npt.NDArray[np.uint8], n_read: int) -> int:
+    """Read what is left of a block behind its first `n_read` bytes; return how many are there."""
     while n_read < block.n_bytes:
         n = os.preadv(fd, [view[n_read:].data], block.offset + n_read)
         if n == 0:

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from streamtrain.kernels._jit import kernel
-from streamtrain.kernels.team import Team, barrier, next_task
+from streamtrain.kernels.team import OwnThread, Team, barrier, next_task, wait_for
 
 TIMEOUT_S = 60
 
@@ -182,3 +183,75 @@ def test_waiting_threads_use_no_core():
         before = time.process_time()
         time.sleep(0.3)
         assert time.process_time() - before < 0.15
+
+
+def test_a_close_waits_for_threads_that_an_interrupt_let_go():
+    at_work = threading.Event()
+
+    def work(thread, n_threads, words):
+        if thread == 0:
+            at_work.wait(TIMEOUT_S)
+            raise KeyboardInterrupt
+        at_work.set()
+        time.sleep(0.3)
+
+    team = Team(3)
+    with pytest.raises(KeyboardInterrupt):
+        team.run(work)
+    assert len(team_threads()) == 2
+    team.close()
+    assert team_threads() == []
+    assert rounds(team)[0].all()
+    team.close()
+
+
+def test_an_interrupted_close_can_be_done_again():
+    team = Team(3)
+    rounds(team)
+    told = []
+
+    class Jobs:
+        def __init__(self, jobs):
+            self.jobs = jobs
+
+        def put(self, job):
+            told.append(job)
+            if len(told) == 1:
+                raise KeyboardInterrupt
+            self.jobs.put(job)
+
+    team._work = [Jobs(jobs) for jobs in team._work]
+    with pytest.raises(KeyboardInterrupt):
+        team.close()
+    team.close()
+    assert team_threads() == []
+
+
+def test_nobody_is_waited_for_where_that_could_wait_for_ever(monkeypatch):
+    ends = threading.Event()
+    endless = OwnThread(target=ends.wait, args=(TIMEOUT_S,))
+    wait_for(endless)  # not started
+    endless.start()
+    ours = OwnThread(target=wait_for, args=(endless,))
+    ours.start()
+    ours.join(TIMEOUT_S / 2)
+    assert not ours.is_alive()
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    wait_for(endless)
+    assert endless.is_alive()
+    monkeypatch.undo()
+    ends.set()
+    wait_for(endless)
+    assert not endless.is_alive()
+
+
+def test_a_team_closed_by_a_thread_of_ours_is_let_go():
+    team = Team(2)
+    rounds(team)
+    closing = OwnThread(target=team.close)
+    with team._lock:  # as where that thread's own team runs
+        closing.start()
+        closing.join(TIMEOUT_S / 2)
+        assert not closing.is_alive()
+    team.close()
+    assert team_threads() == []

@@ -11,6 +11,7 @@ import pytest
 from streamtrain.errors import CorruptShardError
 from streamtrain.reader import ahead
 from streamtrain.reader.ahead import ReadAhead
+from streamtrain.store import dataset as store
 from streamtrain.store.dataset import Dataset
 from tests.reader.reading import ids_of, legible, read_all
 
@@ -85,13 +86,13 @@ def looked(monkeypatch, cached):
     return asked
 
 
-def test_a_block_is_cached_where_both_ends_are(dataset, monkeypatch):
+def test_a_block_is_cached_where_its_middle_is(dataset, monkeypatch):
     (block, *_) = [b for b in blocks_of(dataset) if b.n_rows > 1]
     (part,) = block.parts
-    ends = (part.block.offset, part.block.offset + part.block.n_bytes - 1)
-    for cached in ((), ends[:1], ends[1:], ends):
-        asked = looked(monkeypatch, lambda at, cached=cached: at in cached)
-        assert dataset.is_cached(block) == (cached == ends)
+    middle = part.block.offset + part.block.n_bytes // 2
+    for cached in (True, False):
+        asked = looked(monkeypatch, lambda at, cached=cached: (at == middle) == cached)
+        assert dataset.is_cached(block) == cached
         # Without it a look reads megabytes that nobody wants.
         assert asked == [(0, 0, os.POSIX_FADV_RANDOM)]
 
@@ -105,13 +106,13 @@ def test_a_block_is_cached_where_all_its_parts_are(tmp_path, monkeypatch):
     def cached(at):
         nonlocal n_looks
         n_looks += 1
-        return n_looks < 2 * len(block.parts)
+        return n_looks < len(block.parts)
 
     looked(monkeypatch, lambda at: True)
     assert dataset.is_cached(block)
     looked(monkeypatch, cached)
     assert not dataset.is_cached(block)
-    assert n_looks == 2 * len(block.parts)
+    assert n_looks == len(block.parts)
 
 
 def test_where_the_system_cannot_say_nothing_is_cached(dataset, monkeypatch):
@@ -125,26 +126,64 @@ def test_where_the_system_cannot_say_nothing_is_cached(dataset, monkeypatch):
     assert not dataset.is_cached(block)
 
 
-def test_blocks_are_no_longer_asked_for_where_the_system_has_them(dataset, monkeypatch):
-    asked, looks, missing = recorded(monkeypatch), [], set()
+def many(dataset):
+    return [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
+
+
+def test_asking_stops_where_the_system_has_the_blocks(dataset, monkeypatch):
+    asked, looks, blocks = recorded(monkeypatch), [], many(dataset)
+    every, enough = ahead._LOOK_EVERY, ahead._ENOUGH_LOOKS
+    # One is missing before there are enough.
+    early = enough - 2
+    missing = {id(blocks[early])}
 
     def is_cached(self, block):
         looks.append(block)
         return id(block) not in missing
 
     monkeypatch.setattr(Dataset, "is_cached", is_cached)
-    blocks = [copy.copy(block) for _ in range(20) for block in blocks_of(dataset)]
-    every, enough = ahead._LOOK_EVERY, ahead._ENOUGH_LOOKS
-    # One is missing before there are enough, and many after.
-    early, gone = enough - 2, 10 * every
-    missing.update(map(id, [blocks[early], *blocks[gone:]]))
-    reading = ReadAhead(dataset, blocks, ahead_bytes=1)
+    reading = ReadAhead(dataset, blocks, may_stop=True, ahead_bytes=1)
+    again = -(-early // every) * every
+    end = again + enough
+    for _ in range(end + 30):
+        reading.advance()
+    assert looks == [*blocks[: early + 1], *blocks[again:end]]
+    assert asked == blocks[:end]
+    # What is asked for next is next to be read.
+    reading.waited()
+    missing.update(map(id, blocks))
+    for _ in range(30):
+        reading.advance()
+    assert asked == [*blocks[:end], *blocks[end + 30 : end + 60]]
+
+
+def test_who_hears_of_no_wait_asks_for_all(dataset, monkeypatch):
+    asked, blocks = recorded(monkeypatch), many(dataset)
+    monkeypatch.setattr(Dataset, "is_cached", lambda self, block: True)
+    reading = ReadAhead(dataset, blocks)
     for _ in blocks:
         reading.advance()
-    again = -(-early // every) * every
-    each = [n for n in range(len(blocks)) if n <= early or again <= n < again + enough]
-    assert looks == [blocks[n] for n in sorted({*each, *range(0, len(blocks), every)})]
-    assert asked == [*blocks[: again + enough - 1], *blocks[gone:]]
+    assert asked == blocks
+
+
+@pytest.mark.parametrize("io", ["pread", "mmap"])
+def test_an_epoch_asks_again_where_it_waited_for_a_block(dataset, monkeypatch, io):
+    asked, blocks = recorded(monkeypatch), blocks_of(dataset)
+    monkeypatch.setattr(Dataset, "is_cached", lambda self, block: True)
+    monkeypatch.setitem(ReadAhead.__init__.__kwdefaults__, "ahead_bytes", 1)
+    monkeypatch.setattr(ahead, "_ENOUGH_LOOKS", 2)
+    plain = ids_of(read_all(dataset, shuffle=False, io=io))
+    # Whether a map had to wait, nobody can tell.
+    assert asked == (blocks[:2] if io == "pread" else blocks)
+    asked.clear()
+    waited, cached = blocks[4].parts[0].block, store._pread_cached
+    monkeypatch.setattr(
+        store,
+        "_pread_cached",
+        lambda fd, block, view: 0 if block is waited else cached(fd, block, view),
+    )
+    assert ids_of(read_all(dataset, shuffle=False, io=io)) == plain
+    assert asked == ([*blocks[:2], *blocks[5:10]] if io == "pread" else blocks)
 
 
 def test_the_system_is_asked_for_the_bytes_of_each_part(dataset, monkeypatch):

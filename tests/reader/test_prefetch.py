@@ -3,6 +3,7 @@ import time
 
 import pytest
 
+from streamtrain.kernels.team import OwnThread
 from streamtrain.reader.prefetch import prefetch
 from tests.reader.reading import collect, reader_threads
 
@@ -80,3 +81,32 @@ def test_a_slow_maker_is_waited_for_when_closing():
     assert busy.wait(TIMEOUT_S)
     ahead.close()
     assert reader_threads() == []
+
+
+def test_a_thread_of_ours_that_collects_it_does_not_wait_for_it():
+    ends = threading.Event()
+
+    def items():
+        yield 0
+        ends.wait(10)
+
+    made = prefetch(items(), depth=1)
+    assert next(made) == 0
+    collector = OwnThread(target=made.close)
+    collector.start()
+    collector.join(5)
+    assert not collector.is_alive()
+    ends.set()
+    for thread in threading.enumerate():
+        if thread.name == "streamtrain-prefetch":
+            thread.join(10)
+    assert reader_threads() == []
+
+
+def test_an_interrupt_while_the_thread_starts_is_what_is_told(monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OwnThread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(prefetch(iter([1]), depth=1))

@@ -1,9 +1,15 @@
 """Legible data: row i holds i in every column, so a wrong order reads itself."""
 
+import contextlib
+import gc
+import threading
+import weakref
+
 import numpy as np
 import pytest
 
 from streamtrain.errors import ConfigError, CorruptShardError
+from streamtrain.reader import windows
 from streamtrain.reader.order import Cursor
 from streamtrain.reader.stream import choose_window_blocks, largest_window
 from streamtrain.store.dataset import Dataset
@@ -149,6 +155,42 @@ def test_of_several_damaged_blocks_the_first_in_order_is_told(tmp_path, readers)
     for _ in range(20):
         with pytest.raises(CorruptShardError, match=r"part-00001.parquet, block 0: damaged"):
             next(dataset.batches(200, shuffle=False, **options))
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+def test_an_error_that_was_caught_keeps_no_window(tmp_path, monkeypatch, readers):
+    dataset = legible(tmp_path / "ds")
+    damage(dataset.path / "train/part-00002.parquet", 60)
+    kept, allocate = [], windows.allocate_rows
+
+    def allocated(*args):
+        rows = allocate(*args)
+        kept.append(weakref.ref(rows.numeric))
+        return rows
+
+    monkeypatch.setattr(windows, "allocate_rows", allocated)
+    gc.disable()
+    try:
+        with contextlib.suppress(CorruptShardError):
+            read_all(dataset, readers=readers, prefetch=0, window_blocks=12)
+        assert len(kept) == 1
+        assert kept[0]() is None
+    finally:
+        gc.enable()
+
+
+def test_an_interrupt_is_told_before_damage(dataset, monkeypatch):
+    turns = iter([CorruptShardError("damaged"), KeyboardInterrupt()])
+    both = threading.Barrier(2)
+
+    def fail(*args, **kwargs):
+        error = next(turns)
+        both.wait(10)
+        raise error
+
+    monkeypatch.setattr(Dataset, "with_block", fail)
+    with pytest.raises(KeyboardInterrupt):
+        next(dataset.batches(8, readers=2, prefetch=0, window_blocks=12))
 
 
 def test_an_interrupt_ends_reading_on_all_threads(dataset, monkeypatch):
