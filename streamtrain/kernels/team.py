@@ -251,8 +251,10 @@ class OwnThread(threading.Thread):
         super().__init__(daemon=True, **options)
 
 
-def wait_for(thread: threading.Thread) -> None:
+def wait_for(thread: threading.Thread) -> bool:
     """Wait for the end of a thread that was told to end, where that can be waited for.
+
+    Return whether it has ended.
 
     Not while the interpreter ends: its threads stand still. Not on a thread of our own,
     where the collector of garbage may have called: another may be waiting for that one.
@@ -260,6 +262,7 @@ def wait_for(thread: threading.Thread) -> None:
     """
     if thread.ident is not None and not _waits_for_none():
         thread.join()
+    return not thread.is_alive()
 
 
 def _waits_for_none() -> bool:

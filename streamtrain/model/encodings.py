@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import numpy as np
@@ -22,10 +23,10 @@ def array_scales(
 ) -> tuple[tuple[float, float], ...]:
     """Return what is taken from the values of each place of an array, and what they are divided by.
 
-    Bytes are of one kind in all places: they go to -3 .. 3 by the middle and the range of
-    all. The deviations of single places would blow up the edge of an image, which is 0 in
-    all but a few rows of training. Other values lose the mean of their place, and are
-    divided by its deviation, but at least by a sixth of its range.
+    Bytes are of one kind in all places: they lose the mean of all, and are divided by the
+    deviation of all. The deviations of single places would blow up the edge of an image,
+    which is 0 in all but a few rows of training. Other values lose the mean of their place,
+    and are divided by its deviation. None is divided by less than a sixth of its range.
 
     Parameters
     ----------
@@ -42,7 +43,11 @@ def array_scales(
     low, high = min(s.minimum for s in found), max(s.maximum for s in found)
     is_bytes = features.dtype in {"uint8", "int8"}
     if is_bytes and not centred:
-        return (((low + high) / 2, (high - low) / RANGE_OF_ARRAY),) * features.stored.n_values
+        n = len(found)
+        mean = math.fsum(s.mean for s in found) / n
+        square = math.fsum(s.std**2 + (s.mean - mean) ** 2 for s in found) / n
+        scale = max(math.sqrt(square), (high - low) / RANGE_OF_ARRAY)
+        return ((mean, scale),) * features.stored.n_values
     each = []
     for s in found:
         reach = high - low if is_bytes else s.maximum - s.minimum

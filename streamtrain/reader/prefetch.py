@@ -65,7 +65,6 @@ def prefetch(items: Iterator[T], *, depth: int) -> Generator[T, None, None]:
     finally:
         stop.set()
         space.release()
-        wait_for(thread)
         close = getattr(items, "close", None)
-        if close is not None:
+        if wait_for(thread) and close is not None:
             close()

@@ -165,13 +165,24 @@ def features_of(values, dtype):
 
 
 def test_bytes_of_an_array_are_scaled_alike_whatever_a_place_held_in_training():
-    features = features_of([[0, 0, 9], [250, 0, 9], [100, 5, 9]], "uint8")
-    assert array_scales(features) == ((125.0, 250 / 6),) * 3
+    bytes_ = [[0, 0, 9], [250, 0, 9], [100, 5, 9]]
+    features = features_of(bytes_, "uint8")
+    (shift, scale), *others = array_scales(features)
+    assert (shift, scale) == (pytest.approx(np.mean(bytes_)), pytest.approx(np.std(bytes_)))
+    assert others == [(shift, scale)] * 2
     centred = array_scales(features, centred=True)
     assert [shift for shift, _ in centred] == pytest.approx([350 / 3, 5 / 3, 9])
     # A deviation of 100 is more than a sixth of all bytes' range, one of 2 is less.
     assert centred[0][1] == pytest.approx(np.std([0, 250, 100]))
     assert centred[1][1] == centred[2][1] == 250 / 6
+
+
+def test_bytes_that_are_nearly_all_alike_are_not_blown_up():
+    rare = np.full((600, 2), 7)
+    rare[0, 0] = 207
+    assert array_scales(features_of(rare, "uint8")) == ((pytest.approx(rare.mean()), 200 / 6),) * 2
+    same = features_of(np.full((9, 2), 7), "uint8")
+    assert all(np.isfinite(shift) for shift, _ in array_scales(same))
 
 
 def test_numbers_of_an_array_are_divided_by_their_places_deviation_and_no_outlier_is_far():
