@@ -71,10 +71,9 @@ def run(bench: Bench, *, epochs: int) -> dict[str, Any]:
             "--format", "zarr", "--split", "none", "--out", str(folder / "dataset"),
             "--overwrite",
         )  # fmt: skip
-    (searched, *_) = (way for way in WAYS.values() if way == ("batches", 0))
     rates = {
         OURS: _best(lambda rate: _ours(bench, folder, epochs, rate)),
-        "PyTorch": _best(lambda rate: _torch(folder, searched, epochs, rate)),
+        "PyTorch": _best(lambda rate: _torch(folder, ("batches", 0), epochs, rate)),
     }
     names = {OURS: lambda: _ours(bench, folder, epochs, rates[OURS])} | {
         name: lambda way=way: _torch(folder, way, epochs, rates["PyTorch"])
